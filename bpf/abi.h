@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Everything that the data plane and the control plane share: map keys and values,
+ * events, commands, reasons, limits.  This is the only declaration: the TypeScript side
+ * (src/boundary/abi.gen.ts) is generated from the BTF of the compiled object.
+ *
+ * Two views of one connection (docs/ARCHITECTURE.md):
+ *
+ *   kernel view   the tuple and the sequence numbers of the endpoint's kernel; never change
+ *   wire view     what the network sees now
+ *   wire = kernel + delta, per direction, constant between two moves
+ *
+ * All sequence numbers kept here are in kernel view and host order.  Maps are pinned and
+ * outlive the daemon: raise ABI_VERSION on any change of a layout.
+ */
+#ifndef TIFLOW_ABI_H
+#define TIFLOW_ABI_H
+
+#define ABI_VERSION 1
+
+typedef __u32 seq; /* a TCP sequence number, host order */
+
+enum limit {
+	FLOWS_MAX = 65536,      /* default; the daemon may set another before loading */
+	HALF_OPEN_MAX = 16384,  /* as many as Linux' own default SYN backlog allows, and spare */
+	PLAIN_MAX = 65536,      /* legacy connections whose reason is remembered */
+	PLAIN_PEERS_MAX = 4096, /* destinations where the option got no answer */
+	HALVES_MAX = 16384,     /* random TIFID and key halves in stock */
+	EVENT_BYTES = 1048576,  /* ring buffer */
+	PACKET_MAX = 256,       /* bytes of a packet copied into an event: all headers */
+	SYNS_WITH_OPTION = 2,   /* from the third SYN on TI_OPEN is left out */
+	EXTENSION_HEADERS_MAX = 4,
+};
+
+enum option {
+	OPTION_KIND = 253,    /* RFC 6994 shared experimental option */
+	OPTION_EXID = 0x5449, /* "TI" */
+	OPTION_VERSION = 1,
+	OPTION_OPEN_LENGTH = 20,
+	OPTION_SYNC_LENGTH = 31,
+	OPTION_CONFIRM_LENGTH = 23,
+	OPTION_RST_LENGTH = 16,
+};
+
+enum subtype { SUBTYPE_OPEN = 0, SUBTYPE_SYNC = 1, SUBTYPE_CONFIRM = 2, SUBTYPE_RST = 3 };
+
+/* IPv4 is kept as ::ffff:a.b.c.d, so that one table serves both families. */
+struct address {
+	__u8 byte[16];
+};
+
+/* A connection as one endpoint names it: mine first, whatever the packet's direction. */
+struct tuple {
+	struct address local;
+	struct address remote;
+	__be16 local_port;
+	__be16 remote_port;
+};
+
+/* TI_OPEN, verbatim as on the wire. */
+struct ti_open {
+	__u8 kind;
+	__u8 length;
+	__be16 exid;
+	__u8 version_subtype;
+	__u8 flags;
+	__u8 key_id;
+	__u8 reserved;
+	__be32 tifid_half;
+	__u8 key_half[8];
+};
+
+/* What the daemon stocks for us: random bytes of the operating system. */
+struct half {
+	__be32 tifid_half;
+	__u8 key_half[8];
+};
+
+enum role { ROLE_INITIATOR = 0, ROLE_RESPONDER = 1 };
+
+/* Options of the original handshake; a synchronization must repeat them. */
+enum negotiated { NEGOTIATED_SACK = 1, NEGOTIATED_TIMESTAMPS = 2, NEGOTIATED_WSCALE = 4 };
+
+/* A connection between its SYN and its SYN/ACK. */
+struct half_open {
+	struct ti_open local;
+	struct ti_open remote; /* responder only, else zero */
+	seq iss;               /* of the SYN that created the entry: sent or received */
+	__u8 role;             /* enum role */
+	__u8 syns;             /* SYNs seen */
+	__u8 options;          /* enum negotiated, offered by the SYN */
+	__u8 wscale;           /* offered by the SYN */
+	__u16 mss;             /* of the SYN, 0: none */
+	__u16 reason;          /* enum reason: why TI_OPEN was left out; 0: it was sent */
+};
+
+/* The wire of a flow that has moved. */
+struct mapping {
+	struct tuple wire;
+	seq snd_delta; /* wire - kernel of what we send */
+	seq rcv_delta; /* wire - kernel of what we receive */
+	seq snd_base;  /* nothing below is emitted: the peer's TIAck, as a sequence number */
+	seq rcv_base;  /* the peer begins here: our TIAck, as a sequence number */
+	__u32 redirect; /* 1: the next hop to the wire's remote is not the kernel's choice */
+};
+
+enum flow_flag {
+	FLOW_HELD = 1,     /* egress is swallowed: the wire is gone, a synchronization runs */
+	FLOW_UNPROVEN = 2, /* mover: mapped, but nothing has come back yet: announce it */
+	FLOW_FIN_SENT = 4,
+	FLOW_FIN_RECEIVED = 8,
+	FLOW_RESET = 16,
+};
+
+/* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
+ * the command program.  Fields written per packet have one writer: egress or ingress.
+ */
+struct flow {
+	struct ti_open initiator;
+	struct ti_open responder;
+	seq iss; /* ours */
+	seq irs; /* the peer's */
+
+	/* egress writes */
+	seq snd_nxt;   /* end of the highest segment sent */
+	seq rcv_nxt;   /* highest ACK sent: TIAck = rcv_nxt - irs - 1 */
+	__u64 seen_out; /* CLOCK_MONOTONIC, coarse, ns; last packet out */
+	__u64 silent_since; /* first packet with data out that nothing has answered yet; 0: none */
+
+	/* ingress writes */
+	seq snd_una;   /* highest ACK received */
+	seq rcv_max;   /* end of the highest segment received */
+	__u64 seen_in; /* last packet in */
+	__u64 created;
+
+	__u16 window_in;  /* last one received, unscaled */
+	__u16 window_out; /* last one sent, unscaled */
+	__u16 mss_out;
+	__u16 mss_in;
+
+	/* both write, atomically */
+	__u32 flags;  /* enum flow_flag */
+	__u32 active; /* 0: not moved, kernel view = wire view; n: mapping[n - 1] counts */
+
+	/* from the handshakes */
+	__u8 role;       /* enum role */
+	__u8 options;    /* enum negotiated, by both */
+	__u8 wscale_out; /* of our SYN */
+	__u8 wscale_in;  /* of the peer's SYN */
+	__u16 epoch;     /* last committed; 0: none yet */
+	__u8 pad[2];
+	__u32 moves;
+	__u32 pad2;
+	__u64 moved_at;  /* last commit, ns */
+	__u64 gap;       /* ns from the last packet in before the last move to the first after */
+	__u64 gap_since; /* seen_in when the last move was committed */
+	struct mapping mapping[2];
+};
+
+enum wire_state {
+	WIRE_SYNCING = 1, /* mover: SYN sent; everything that comes is for the daemon */
+	WIRE_PENDING = 2, /* peer: SYN/ACK sent; only a CONFIRM counts, the rest is dropped */
+	WIRE_ACTIVE = 3,
+};
+
+struct wire {
+	struct tuple kernel;
+	__u8 state; /* enum wire_state */
+	__u8 pad[3];
+};
+
+/* Why a connection is legacy, why a packet was dropped, what was worth counting.
+ * Append only: numbers are labels of metrics.
+ */
+enum reason {
+	REASON_NONE = 0,
+
+	/* legacy: the connection is plain TCP */
+	LEGACY_NO_ROOM,         /* no 20 bytes of option space left in the SYN */
+	LEGACY_MPTCP,
+	LEGACY_MD5,
+	LEGACY_TCP_AO,
+	LEGACY_FAST_OPEN,
+	LEGACY_SYN_DATA,        /* SYN with payload */
+	LEGACY_NO_HALVES,       /* out of random bytes: is the daemon running? */
+	LEGACY_INNER,           /* the SYN carries TI_OPEN already: a boundary nearer to the program */
+	LEGACY_PEER_PLAIN,      /* SYN/ACK without TI_OPEN, or SYN without it */
+	LEGACY_SYN_LOST,        /* answered only after TI_OPEN was left out */
+	LEGACY_PEER_REMEMBERED, /* TI_OPEN was lost on the way to this destination before */
+	LEGACY_TABLE_FULL,
+	LEGACY_MALFORMED,       /* options of the SYN or SYN/ACK do not parse */
+	LEGACY_NO_PSK,          /* a pre-shared key is required and the peer has none in common */
+	LEGACY_UNTRACKED,       /* older than the boundary */
+
+	/* drops */
+	DROP_HELD,
+	DROP_PENDING,       /* data on a wire that has not been confirmed */
+	DROP_OLD_PATH,      /* from the kernel tuple of a flow that has moved: late, or a stranger */
+	DROP_BELOW_BASE,    /* a segment that lies before the synchronization */
+	DROP_ABOVE_SENT,    /* an ACK, from the wire, of what was never sent */
+	DROP_FRAGMENT,      /* a fragment of a moved flow */
+	DROP_REWRITE,       /* a helper failed halfway */
+	DROP_MALFORMED,     /* a moved flow's packet whose headers lie */
+	DROP_RST_QUARANTINE,
+	DROP_EVENT_LOST,    /* for the daemon, but the ring buffer was full */
+	DROP_SYNC,          /* TI_SYNC, TI_CONFIRM, TI_RST: consumed, handed to the daemon */
+	DROP_TUPLE_IN_USE,  /* a new connection on the tuple of a flow's wire */
+
+	/* counted only */
+	COUNT_FLOW_OPENED,
+	COUNT_FLOW_ENDED,
+	COUNT_SACK_BLOCK_DROPPED,
+	COUNT_ACK_CLAMPED,
+	COUNT_ICMP_TRANSLATED,
+	COUNT_OPTION_IGNORED, /* ours by kind and ExID, but not by version, subtype or length */
+
+	REASON_END,
+};
+
+/* A connection without a boundary at the far end, or without room for the option. */
+struct plain {
+	__u64 since;   /* CLOCK_MONOTONIC, ns */
+	__u16 reason;  /* enum reason */
+	__u8 pad[6];
+};
+
+struct plain_peer {
+	__u64 until; /* CLOCK_MONOTONIC, ns */
+};
+
+enum event_type {
+	EVENT_PACKET = 1,  /* a packet for the synchronization agent */
+	EVENT_OPENED = 2,  /* flow created; no wake-up */
+	EVENT_ENDED = 3,   /* FIN both ways or RST; no wake-up */
+	EVENT_PROVEN = 4,  /* first packet on a new mapping */
+	EVENT_RST = 5,     /* bare RST on a silent path, quarantined: `packet` holds it */
+};
+
+struct event {
+	__u32 type;     /* enum event_type */
+	__u32 ifindex;
+	__u64 at;       /* CLOCK_MONOTONIC, ns */
+	struct tuple tuple; /* PACKET: as on the wire; else the flow's kernel tuple */
+	__u32 length;   /* of packet */
+	__u8 packet[PACKET_MAX]; /* from the IP header on */
+};
+
+enum verb {
+	VERB_HOLD = 1,    /* swallow egress */
+	VERB_RELEASE = 2,
+	VERB_MAP = 3,     /* commit `mapping` with `epoch`; wire entries follow */
+	VERB_FORGET = 4,  /* remove the flow and all that points to it */
+};
+
+/* One change of a flow, done inside the kernel in one run, so that the death of the daemon
+ * cannot leave half of it.
+ */
+struct command {
+	__u32 verb; /* enum verb */
+	__s32 result; /* 0 or -errno: -ENOENT no such flow, -ESTALE epoch not newer, -ENOSPC */
+	struct tuple kernel;
+	struct mapping mapping;
+	__u16 epoch;
+	__u8 unproven; /* VERB_MAP: set FLOW_UNPROVEN */
+	__u8 held;     /* VERB_MAP: stay held until VERB_RELEASE */
+	__u8 pad[4];
+	struct flow flow; /* out: as it was before the command */
+};
+
+/* One entry, written by the daemon, read by the programs. */
+struct settings {
+	__u32 abi_version;
+	__u32 mark;            /* set on packets for a retained address */
+	__u32 rst_silent_ms;   /* a bare RST after so much silence is quarantined */
+	__u32 plain_peer_ttl_s;
+	__u8 enabled;          /* 0: no new flows, existing ones go on */
+	__u8 key_id;           /* offered in TI_OPEN; 0: none */
+	__u8 require_psk;
+	__u8 pad;
+	__u8 key_ids[32];      /* bitmap of the key ids that we hold */
+};
+
+_Static_assert(sizeof(struct tuple) == 36, "map key");
+_Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
+_Static_assert(sizeof(struct half_open) == 52, "map value");
+_Static_assert(sizeof(struct mapping) == 56, "part of struct flow");
+_Static_assert(sizeof(struct flow) == 264, "map value");
+_Static_assert(sizeof(struct wire) == 40, "map value");
+_Static_assert(sizeof(struct event) == 312, "ring buffer record");
+_Static_assert(sizeof(struct command) == 376, "context of boundary_command");
+_Static_assert(sizeof(struct settings) == 52, "map value");
+
+#endif

@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* The isolation boundary: two tc programs on one interface, and one through which the daemon
+ * changes a flow.  A packet meets: parse, look up, learn or rewrite, count.
+ *
+ *              flows[kernel tuple]                      flows[wires[wire tuple].kernel]
+ *   kernel ──► boundary_egress ──► wire        wire ──► boundary_ingress ──► kernel
+ *
+ * What is not a TI flow's passes untouched.  What is one and cannot be translated is dropped under
+ * a named reason.  The daemon is never on the path: it hears of synchronization packets through
+ * the ring buffer, and its death stops nothing but further moves.
+ */
+#include "maps.h"
+#include "rewrite.h"
+#include "setup.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+#define ENOENT 2
+#define EINVAL 22
+#define ENOSPC 28
+#define ESTALE 116
+
+static __always_inline void flow_flag(struct flow *f, __u32 flag, const struct tuple *kernel)
+{
+	bool over = flow_is_over(f);
+
+	if (f->flags & flag)
+		return;
+	__sync_fetch_and_or(&f->flags, flag);
+	if (!over && flow_is_over(f)) {
+		count(COUNT_FLOW_ENDED);
+		event_flow(EVENT_ENDED, kernel, false);
+	}
+}
+
+static __always_inline void flow_track_out(struct flow *f, const struct packet *p,
+					   const struct tuple *kernel, __u64 now)
+{
+	seq end = packet_end(p);
+	seq ack = bpf_ntohl(p->tcp.ack_seq);
+
+	f->seen_out = now;
+	if (p->flags & TCP_RST) {
+		flow_flag(f, FLOW_RESET, kernel);
+		return;
+	}
+	if (seq_diff(end, f->snd_nxt) > 0)
+		f->snd_nxt = end;
+	if (p->flags & TCP_ACK && seq_diff(ack, f->rcv_nxt) > 0)
+		f->rcv_nxt = ack;
+	f->window_out = bpf_ntohs(p->tcp.window);
+	if (p->payload && !f->silent_since)
+		f->silent_since = now;
+	if (p->flags & TCP_FIN)
+		flow_flag(f, FLOW_FIN_SENT, kernel);
+}
+
+/* Only a segment that may be the peer's own moves what we know of it: in the window, as RFC 9293
+ * (section 3.10.7.4) and RFC 5961 ask of the kernel, so that nobody off the path can shift the
+ * bounds within which a TIAck is valid.
+ */
+static __always_inline bool flow_expects(const struct flow *f, seq s, seq ack)
+{
+	__u32 scale = f->options & NEGOTIATED_WSCALE ? f->wscale_out & 15 : 0;
+	__s32 window = (__u32)f->window_out << scale;
+
+	if (window < 65535)
+		window = 65535;
+	if (seq_diff(s, f->rcv_nxt) < -window || seq_diff(s, f->rcv_nxt) > window)
+		return false;
+	return seq_diff(ack, f->snd_nxt) <= 0;
+}
+
+/* `s` and `ack` in kernel view. */
+static __always_inline void flow_track_in(struct flow *f, const struct packet *p, seq s, seq ack,
+					  const struct tuple *kernel)
+{
+	seq end = s + p->payload + !!(p->flags & TCP_FIN);
+
+	if (!(p->flags & TCP_ACK) || !flow_expects(f, s, ack))
+		return;
+	f->seen_in = bpf_ktime_get_coarse_ns();
+	f->silent_since = 0;
+	if (seq_diff(ack, f->snd_una) > 0)
+		f->snd_una = ack;
+	if (seq_diff(end, f->rcv_max) > 0)
+		f->rcv_max = end;
+	f->window_in = bpf_ntohs(p->tcp.window);
+	if (p->flags & TCP_FIN)
+		flow_flag(f, FLOW_FIN_RECEIVED, kernel);
+	if (f->gap_since) {
+		f->gap = f->seen_in - f->gap_since;
+		f->gap_since = 0;
+		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
+		event_flow(EVENT_PROVEN, kernel, true);
+	}
+}
+
+/* Whether a bare RST may come from a stranger who owns the peer's old address now: what we sent
+ * has not been answered for a while, or the wire is in doubt.  A reset that is honest and late is
+ * delivered after the quarantine, by the daemon.
+ */
+static __always_inline bool rst_is_doubtful(const struct flow *f)
+{
+	struct settings *s = settings_read();
+	__u64 silence = bpf_ktime_get_coarse_ns() - f->silent_since;
+
+	if (f->flags & (FLOW_HELD | FLOW_UNPROVEN))
+		return true;
+	return s && f->silent_since && silence > s->rst_silent_ms * 1000000ULL;
+}
+
+/* The packet is in kernel view by now. */
+static __always_inline int rst_in(struct __sk_buff *skb, const struct packet *p, struct flow *f,
+				  const struct tuple *kernel, seq s)
+{
+	if (rst_is_doubtful(f)) {
+		event_packet(skb, p->l3, EVENT_RST, kernel);
+		return drop(DROP_RST_QUARANTINE);
+	}
+	/* Anything but an exact match is answered by a challenge ACK (RFC 5961, section 3.2). */
+	if (s == f->rcv_nxt)
+		flow_flag(f, FLOW_RESET, kernel);
+	return PASS;
+}
+
+/* Keepalives and window probes are one below SND.UNA (RFC 9293, section 3.8.4), so that much is
+ * allowed to an empty segment.
+ */
+static __always_inline bool is_below_base(const struct packet *p, seq base)
+{
+	__s32 above = seq_diff(bpf_ntohl(p->tcp.seq), base);
+
+	return above < -1 || (above == -1 && p->payload > 1);
+}
+
+static __always_inline void count_rewrite(const struct rewrite *r)
+{
+	if (r->clamped)
+		count(COUNT_ACK_CLAMPED);
+	if (r->blocks_dropped)
+		count(COUNT_SACK_BLOCK_DROPPED);
+}
+
+static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet *p,
+				      const struct flow *f, const struct mapping *m)
+{
+	struct rewrite r = {
+		.tuple = m->wire,
+		.seq_delta = m->snd_delta,
+		.ack_delta = m->rcv_delta,
+		.ack_limit = f->rcv_max,
+		.limited = 1,
+	};
+	struct options o = {};
+	__u32 redirect = m->redirect;
+	int failed;
+
+	if (p->fragment)
+		return drop(DROP_FRAGMENT);
+	if (is_below_base(p, m->snd_base))
+		return drop(DROP_BELOW_BASE);
+	/* 12 bytes are two NOPs and timestamps: no SACK. */
+	if (p->options && p->options != 12)
+		option_scan(skb, p, &o);
+	if (o.reason == LEGACY_MALFORMED)
+		return drop(DROP_MALFORMED);
+	failed = rewrite_packet(skb, p, &o, &r, OUT);
+	if (failed)
+		return drop(failed);
+	count_rewrite(&r);
+	return redirect ? bpf_redirect_neigh(skb->ifindex, 0, 0, 0) : PASS;
+}
+
+static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet *p,
+				     const struct tuple *kernel, const struct options *o)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, kernel);
+	struct settings *s = settings_read();
+	struct mapping *m = f ? flow_mapping(f) : 0;
+	struct rewrite r = { .tuple = *kernel };
+	seq in_seq, in_ack;
+	int failed;
+
+	if (!m || !s)
+		return drop(DROP_REWRITE);
+	if (p->fragment)
+		return drop(DROP_FRAGMENT);
+	r.seq_delta = -m->rcv_delta;
+	r.ack_delta = -m->snd_delta;
+	in_seq = bpf_ntohl(p->tcp.seq) + r.seq_delta;
+	in_ack = bpf_ntohl(p->tcp.ack_seq) + r.ack_delta;
+	if (p->flags & TCP_ACK && seq_diff(in_ack, f->snd_nxt) > 0)
+		return drop(DROP_ABOVE_SENT);
+	failed = rewrite_packet(skb, p, o, &r, IN);
+	if (failed)
+		return drop(failed);
+	if (!address_equal(&kernel->local, &p->tuple.local))
+		skb->mark |= s->mark;
+	if (p->flags & TCP_RST)
+		return rst_in(skb, p, f, kernel, in_seq);
+	flow_track_in(f, p, in_seq, in_ack, kernel);
+	return PASS;
+}
+
+static __always_inline int for_daemon(struct __sk_buff *skb, const struct packet *p)
+{
+	event_packet(skb, p->l3, EVENT_PACKET, &p->tuple);
+	return drop(DROP_SYNC);
+}
+
+/* Our option, other than TI_OPEN, was found. */
+static __always_inline bool is_synchronization(const struct options *o)
+{
+	return o->ti && o->ti_subtype != SUBTYPE_OPEN;
+}
+
+static __always_inline int wire_in(struct __sk_buff *skb, const struct packet *p,
+				   const struct wire *w)
+{
+	struct tuple kernel = w->kernel;
+	__u8 state = w->state;
+	struct options o = {};
+
+	if (state == WIRE_SYNCING)
+		return for_daemon(skb, p);
+	if (p->options && p->options != 12)
+		option_scan(skb, p, &o);
+	if (is_synchronization(&o))
+		return for_daemon(skb, p);
+	if (state == WIRE_PENDING)
+		return drop(DROP_PENDING);
+	if (o.reason == LEGACY_MALFORMED)
+		return drop(DROP_MALFORMED);
+	return mapped_in(skb, p, &kernel, &o);
+}
+
+static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet *p,
+				      struct flow *f)
+{
+	seq s = bpf_ntohl(p->tcp.seq);
+	struct options o = {};
+
+	if (p->flags & TCP_RST) {
+		if (p->options)
+			option_scan(skb, p, &o);
+		if (is_synchronization(&o))
+			return for_daemon(skb, p);
+		return rst_in(skb, p, f, &p->tuple, s);
+	}
+	if (!p->fragment)
+		flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
+	return PASS;
+}
+
+static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *p)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->tuple);
+	struct wire *w = bpf_map_lookup_elem(&wires, &p->tuple);
+	struct options o;
+
+	option_scan(skb, p, &o);
+	if (o.ti_ignored)
+		count(COUNT_OPTION_IGNORED);
+	if (is_synchronization(&o) || (w && w->state == WIRE_SYNCING))
+		return for_daemon(skb, p);
+	if (w)
+		return drop(DROP_TUPLE_IN_USE);
+	if (f && f->active && !flow_is_over(f))
+		return drop(DROP_OLD_PATH);
+	if (p->flags & TCP_ACK)
+		return syn_ack_in(skb, p, &o);
+	return syn_in(skb, p, &o);
+}
+
+static __always_inline int setup_out(struct __sk_buff *skb, const struct packet *p)
+{
+	struct wire *w = bpf_map_lookup_elem(&wires, &p->tuple);
+	struct options o;
+
+	option_scan(skb, p, &o);
+	if (is_synchronization(&o))
+		return PASS; /* the daemon's own */
+	if (w)
+		return drop(DROP_TUPLE_IN_USE);
+	if (o.ti)
+		o.reason = LEGACY_INNER;
+	if (p->flags & TCP_ACK)
+		return syn_ack_out(skb, p, &o);
+	return syn_out(skb, p, &o);
+}
+
+static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p)
+{
+	struct mapping *m;
+	struct flow *f;
+
+	if (p->flags & TCP_SYN)
+		return setup_out(skb, p);
+	f = bpf_map_lookup_elem(&flows, &p->tuple);
+	if (!f)
+		return PASS;
+	flow_track_out(f, p, &p->tuple, bpf_ktime_get_coarse_ns());
+	if (f->flags & FLOW_HELD)
+		return swallow(DROP_HELD);
+	m = flow_mapping(f);
+	return m ? mapped_out(skb, p, f, m) : PASS;
+}
+
+static __always_inline int tcp_in(struct __sk_buff *skb, const struct packet *p)
+{
+	struct options o = {};
+	struct wire *w;
+	struct flow *f;
+
+	if (p->flags & TCP_SYN)
+		return setup_in(skb, p);
+	f = bpf_map_lookup_elem(&flows, &p->tuple);
+	if (f && !f->active)
+		return unmoved_in(skb, p, f);
+	if (f && !flow_is_over(f))
+		return drop(DROP_OLD_PATH);
+	w = bpf_map_lookup_elem(&wires, &p->tuple);
+	if (w)
+		return wire_in(skb, p, w);
+	/* A CONFIRM or TI_RST of a synchronization that is forgotten: our kernel would reset it. */
+	if (p->options >= OPTION_RST_LENGTH)
+		option_scan(skb, p, &o);
+	return is_synchronization(&o) ? for_daemon(skb, p) : PASS;
+}
+
+/* An error about a moved flow's packet.  Outgoing errors are those of a gateway about what came
+ * in, so the quoted packet went the other way.
+ */
+static __always_inline int icmp_any(struct __sk_buff *skb, const struct packet *p,
+				    enum direction direction)
+{
+	enum direction sent = direction == IN ? OUT : IN;
+	struct settings *s = settings_read();
+	struct tuple kernel;
+	struct mapping *m;
+	struct quoted q;
+	struct flow *f;
+	struct wire *w;
+	int failed;
+
+	if (p->fragment || !s || quoted_parse(skb, p, &q, sent))
+		return PASS;
+	f = bpf_map_lookup_elem(&flows, &q.tuple);
+	if (direction == OUT) {
+		m = f ? flow_mapping(f) : 0;
+		if (!m)
+			return PASS;
+		failed = rewrite_icmp(skb, p, &q, &m->wire, m->rcv_delta, sent);
+	} else {
+		if (f && f->active)
+			return drop(DROP_OLD_PATH);
+		w = f ? 0 : bpf_map_lookup_elem(&wires, &q.tuple);
+		if (!w || w->state != WIRE_ACTIVE)
+			return PASS;
+		kernel = w->kernel;
+		f = bpf_map_lookup_elem(&flows, &kernel);
+		m = f ? flow_mapping(f) : 0;
+		if (!m)
+			return drop(DROP_REWRITE);
+		failed = rewrite_icmp(skb, p, &q, &kernel, -m->snd_delta, sent);
+		skb->mark |= s->mark;
+	}
+	if (failed)
+		return drop(failed);
+	count(COUNT_ICMP_TRANSLATED);
+	return PASS;
+}
+
+SEC("tc")
+int boundary_egress(struct __sk_buff *skb)
+{
+	struct packet p;
+
+	packet_parse(skb, &p, OUT);
+	if (p.protocol == IPPROTO_TCP)
+		return tcp_out(skb, &p);
+	if (p.protocol)
+		return icmp_any(skb, &p, OUT);
+	return PASS;
+}
+
+SEC("tc")
+int boundary_ingress(struct __sk_buff *skb)
+{
+	struct packet p;
+
+	packet_parse(skb, &p, IN);
+	if (p.protocol == IPPROTO_TCP)
+		return tcp_in(skb, &p);
+	if (p.protocol)
+		return icmp_any(skb, &p, IN);
+	return PASS;
+}
+
+/* Commits a mapping: the inactive one is written, its wire made known, then one store makes it
+ * count.  A packet on another CPU sees the old or the new mapping, never half of one.
+ */
+static __always_inline int command_map(struct command *c, struct flow *f,
+				       const struct tuple *kernel)
+{
+	__u32 active = f->active == 1 ? 2 : 1;
+	struct mapping *next = active == 1 ? &f->mapping[0] : &f->mapping[1];
+	struct mapping *former = flow_mapping(f);
+	struct wire w = { .kernel = *kernel, .state = WIRE_ACTIVE };
+
+	if ((__s16)(c->epoch - f->epoch) <= 0)
+		return -ESTALE;
+	*next = c->mapping;
+	if (bpf_map_update_elem(&wires, &next->wire, &w, BPF_ANY))
+		return -ENOSPC;
+	f->epoch = c->epoch;
+	f->moves++;
+	f->moved_at = bpf_ktime_get_ns();
+	f->gap_since = f->seen_in;
+	f->silent_since = 0;
+	f->rcv_max = next->rcv_base;
+	if (c->unproven)
+		__sync_fetch_and_or(&f->flags, FLOW_UNPROVEN);
+	else
+		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
+	barrier();
+	f->active = active;
+	if (!c->held)
+		__sync_fetch_and_and(&f->flags, ~FLOW_HELD);
+	if (former && !tuple_equal(&former->wire, &next->wire))
+		bpf_map_delete_elem(&wires, &former->wire);
+	return 0;
+}
+
+SEC("syscall")
+int boundary_command(struct command *c)
+{
+	struct tuple kernel = c->kernel;
+	struct flow *f = bpf_map_lookup_elem(&flows, &kernel);
+
+	c->result = -ENOENT;
+	if (!f)
+		return 0;
+	c->flow = *f;
+	c->result = 0;
+	switch (c->verb) {
+	case VERB_HOLD:
+		__sync_fetch_and_or(&f->flags, FLOW_HELD);
+		break;
+	case VERB_RELEASE:
+		__sync_fetch_and_and(&f->flags, ~FLOW_HELD);
+		break;
+	case VERB_MAP:
+		c->result = command_map(c, f, &kernel);
+		break;
+	case VERB_FORGET:
+		flow_forget(&kernel, f);
+		break;
+	default:
+		c->result = -EINVAL;
+	}
+	return 0;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Incremental checksums (RFC 1624) by the kernel's helpers, which know whether a checksum is
+ * partial (only the pseudo-header counts now), complete or final.
+ */
+#ifndef TIFLOW_CHECKSUM_H
+#define TIFLOW_CHECKSUM_H
+
+#include "packet.h"
+
+/* Linux 6.16 and stable kernels since: without it, changing an address of an IPv6 packet spoils
+ * CHECKSUM_COMPLETE, because IPv6 has no header checksum that would make up for it.  Older
+ * kernels answer -EINVAL to an unknown flag.
+ */
+#ifndef BPF_F_IPV6
+#define BPF_F_IPV6 (1ULL << 7)
+#endif
+
+static __always_inline int checksum_replace_addresses(struct __sk_buff *skb,
+						      const struct packet *p, __u32 at, __s64 sum)
+{
+	if (!p->ipv6)
+		return bpf_l4_csum_replace(skb, at, 0, sum, BPF_F_PSEUDO_HDR);
+	if (!bpf_l4_csum_replace(skb, at, 0, sum, BPF_F_PSEUDO_HDR | BPF_F_IPV6))
+		return 0;
+	return bpf_l4_csum_replace(skb, at, 0, sum, BPF_F_PSEUDO_HDR);
+}
+
+#endif

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The maps, and the few things that every part does with them.  All are pinned: they outlive the
+ * daemon.  Every one is bounded; what evicts by age (LRU) costs a connection its protection, never
+ * its packets.
+ */
+#ifndef TIFLOW_MAPS_H
+#define TIFLOW_MAPS_H
+
+#include <linux/pkt_cls.h>
+#include "packet.h"
+
+#define MAP(name, kind, key_type, value_type, entries)                                             \
+	struct {                                                                                   \
+		__uint(type, kind);                                                                \
+		__type(key, key_type);                                                             \
+		__type(value, value_type);                                                         \
+		__uint(max_entries, entries);                                                      \
+	} name SEC(".maps")
+
+MAP(flows, BPF_MAP_TYPE_HASH, struct tuple, struct flow, FLOWS_MAX); /* by kernel tuple */
+MAP(wires, BPF_MAP_TYPE_HASH, struct tuple, struct wire, FLOWS_MAX); /* by wire tuple */
+MAP(tifids, BPF_MAP_TYPE_HASH, __be32, struct tuple, FLOWS_MAX);     /* our half: kernel tuple */
+MAP(half_open, BPF_MAP_TYPE_LRU_HASH, struct tuple, struct half_open, HALF_OPEN_MAX);
+MAP(plain, BPF_MAP_TYPE_LRU_HASH, struct tuple, struct plain, PLAIN_MAX);
+MAP(plain_peers, BPF_MAP_TYPE_LRU_HASH, struct address, struct plain_peer, PLAIN_PEERS_MAX);
+MAP(settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1);
+MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, REASON_END);
+MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct flow, 1); /* too large for the stack */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__type(value, struct half);
+	__uint(max_entries, HALVES_MAX);
+} halves SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, EVENT_BYTES);
+} events SEC(".maps");
+
+/* For the generator of the TypeScript side, which reads the object's BTF: what no map names. */
+const struct abi {
+	enum limit limit;
+	enum option option;
+	enum subtype subtype;
+	enum role role;
+	enum negotiated negotiated;
+	enum flow_flag flow_flag;
+	enum wire_state wire_state;
+	enum reason reason;
+	enum event_type event_type;
+	enum verb verb;
+	struct event event;
+	struct command command;
+} *abi __attribute__((unused));
+
+/* Not ours: whatever else is attached behind us decides. */
+#define PASS TC_ACT_UNSPEC
+
+static __always_inline void count(__u32 reason)
+{
+	__u64 *counter = bpf_map_lookup_elem(&counters, &reason);
+
+	if (counter)
+		*counter += 1;
+}
+
+static __always_inline int drop(__u32 reason)
+{
+	count(reason);
+	return TC_ACT_SHOT;
+}
+
+/* Unlike a drop this looks like success to the sender's TCP, which then backs off as on a dead
+ * path; a local drop would make it try again every 500 ms, and RFC 6069's ICMP, our kick, works
+ * only on a sender that has backed off (test/kernel/kick.test.ts).
+ */
+static __always_inline int swallow(__u32 reason)
+{
+	count(reason);
+	return TC_ACT_STOLEN;
+}
+
+static __always_inline struct settings *settings_read(void)
+{
+	__u32 key = 0;
+
+	return bpf_map_lookup_elem(&settings, &key);
+}
+
+static __always_inline struct mapping *flow_mapping(struct flow *f)
+{
+	__u32 active = f->active;
+
+	if (!active)
+		return 0;
+	return active == 1 ? &f->mapping[0] : &f->mapping[1];
+}
+
+static __always_inline bool flow_is_over(const struct flow *f)
+{
+	const __u32 fins = FLOW_FIN_SENT | FLOW_FIN_RECEIVED;
+
+	return f->flags & FLOW_RESET || (f->flags & fins) == fins;
+}
+
+static __always_inline __be32 flow_local_half(const struct flow *f)
+{
+	return f->role == ROLE_INITIATOR ? f->initiator.tifid_half : f->responder.tifid_half;
+}
+
+/* Opened and ended flows are told without a wake-up: the daemon reads them with the next event or
+ * on its own beat, and a connection's set-up does not pay for a context switch.
+ */
+static __always_inline void event_flow(__u32 type, const struct tuple *kernel, bool wake)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e) {
+		count(DROP_EVENT_LOST);
+		return;
+	}
+	e->type = type;
+	e->ifindex = 0;
+	e->at = bpf_ktime_get_ns();
+	e->tuple = *kernel;
+	e->length = 0;
+	bpf_ringbuf_submit(e, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+/* Hands the packet to the daemon; the caller then drops it. */
+static __always_inline void event_packet(struct __sk_buff *skb, __u32 l3, __u32 type,
+					 const struct tuple *tuple)
+{
+	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	__u32 length = skb->len - l3;
+
+	if (!e) {
+		count(DROP_EVENT_LOST);
+		return;
+	}
+	if (length > PACKET_MAX)
+		length = PACKET_MAX;
+	if (length < sizeof(struct iphdr) || bpf_skb_load_bytes(skb, l3, e->packet, length)) {
+		bpf_ringbuf_discard(e, 0);
+		return;
+	}
+	e->type = type;
+	e->ifindex = skb->ifindex;
+	e->at = bpf_ktime_get_ns();
+	e->tuple = *tuple;
+	e->length = length;
+	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+}
+
+#endif

@@ -1,0 +1,298 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Set-up of a TI flow: TI_OPEN on the SYN and on the SYN/ACK, in both roles, and the reason where
+ * a connection stays plain TCP (PROTOCOL.md, section "Set-up").
+ *
+ *   initiator                              responder
+ *   syn_out      ---- SYN    TI_OPEN ---->  syn_in        remembers the initiator's half
+ *   syn_ack_in   <--- SYN/ACK TI_OPEN ----  syn_ack_out   creates its flow
+ *   creates its flow
+ */
+#ifndef TIFLOW_SETUP_H
+#define TIFLOW_SETUP_H
+
+#include "maps.h"
+#include "option.h"
+
+static __always_inline void plain_record(const struct tuple *t, __u16 reason)
+{
+	struct plain value = { .since = bpf_ktime_get_ns(), .reason = reason };
+
+	count(reason);
+	bpf_map_update_elem(&plain, t, &value, BPF_ANY);
+}
+
+static __always_inline void flow_forget(const struct tuple *kernel, struct flow *f)
+{
+	struct mapping *m = flow_mapping(f);
+	__be32 half = flow_local_half(f);
+
+	if (m)
+		bpf_map_delete_elem(&wires, &m->wire);
+	bpf_map_delete_elem(&tifids, &half);
+	bpf_map_delete_elem(&flows, kernel);
+}
+
+static __always_inline bool key_is_ours(const struct settings *s, __u8 key_id)
+{
+	return key_id && s->key_ids[key_id >> 3] & 1 << (key_id & 7);
+}
+
+/* RFC 6994: the container; then what PROTOCOL.md calls a half. */
+static __always_inline int open_fill(struct ti_open *o, __u8 key_id)
+{
+	struct half half;
+
+	if (bpf_map_pop_elem(&halves, &half))
+		return LEGACY_NO_HALVES;
+	o->kind = OPTION_KIND;
+	o->length = OPTION_OPEN_LENGTH;
+	o->exid = bpf_htons(OPTION_EXID);
+	o->version_subtype = OPTION_VERSION << 4 | SUBTYPE_OPEN;
+	o->flags = 0;
+	o->key_id = key_id;
+	o->reserved = 0;
+	o->tifid_half = half.tifid_half;
+	__builtin_memcpy(o->key_half, half.key_half, sizeof(o->key_half));
+	return 0;
+}
+
+/* Loads the peer's TI_OPEN.  A half of zero names nothing: as good as no option. */
+static __always_inline bool open_load(struct __sk_buff *skb, const struct packet *p,
+				      const struct options *o, struct ti_open *open)
+{
+	if (!o->ti || o->ti_subtype != SUBTYPE_OPEN)
+		return false;
+	return !bpf_skb_load_bytes(skb, p->l4 + o->ti, open, sizeof(*open)) && open->tifid_half;
+}
+
+static __always_inline void half_open_note(struct half_open *h, const struct packet *p,
+					   const struct options *o)
+{
+	h->iss = bpf_ntohl(p->tcp.seq);
+	h->options = o->negotiated;
+	h->wscale = o->wscale;
+	h->mss = o->mss;
+}
+
+/* Whether TI_OPEN was lost on the way to this destination not long ago. */
+static __always_inline bool peer_is_plain(const struct address *peer)
+{
+	struct plain_peer *known = bpf_map_lookup_elem(&plain_peers, peer);
+
+	return known && known->until > bpf_ktime_get_ns();
+}
+
+static __always_inline __u16 syn_out_reason(const struct packet *p, const struct options *o)
+{
+	if (o->reason)
+		return o->reason;
+	if (p->payload)
+		return LEGACY_SYN_DATA;
+	if (p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
+		return LEGACY_NO_ROOM;
+	if (peer_is_plain(&p->tuple.remote))
+		return LEGACY_PEER_REMEMBERED;
+	return REASON_NONE;
+}
+
+/* Creates the flow of a half-open connection whose peer has answered, or whom we are about to
+ * answer.  `theirs`: what the packet of the SYN/ACK says of its sender.
+ */
+static __always_inline int flow_create(const struct tuple *kernel, const struct half_open *h,
+				       const struct packet *syn_ack, const struct options *o)
+{
+	__u32 zero = 0;
+	struct flow *f = bpf_map_lookup_elem(&scratch, &zero);
+	struct flow *former = bpf_map_lookup_elem(&flows, kernel);
+	bool initiator = h->role == ROLE_INITIATOR;
+	__be32 half = h->local.tifid_half;
+	seq answer = bpf_ntohl(syn_ack->tcp.seq);
+
+	if (!f)
+		return LEGACY_TABLE_FULL;
+	if (former)
+		flow_forget(kernel, former);
+	__builtin_memset(f, 0, sizeof(*f));
+	f->initiator = initiator ? h->local : h->remote;
+	f->responder = initiator ? h->remote : h->local;
+	f->iss = initiator ? h->iss : answer;
+	f->irs = initiator ? answer : h->iss;
+	f->snd_una = f->snd_nxt = f->iss + 1;
+	f->rcv_nxt = f->rcv_max = f->irs + 1;
+	f->created = f->seen_in = f->seen_out = bpf_ktime_get_coarse_ns();
+	f->role = h->role;
+	f->options = h->options & o->negotiated;
+	f->wscale_out = initiator ? h->wscale : o->wscale;
+	f->wscale_in = initiator ? o->wscale : h->wscale;
+	f->mss_out = initiator ? h->mss : o->mss;
+	f->mss_in = initiator ? o->mss : h->mss;
+	if (bpf_map_update_elem(&tifids, &half, kernel, BPF_ANY))
+		return LEGACY_TABLE_FULL;
+	if (bpf_map_update_elem(&flows, kernel, f, BPF_ANY)) {
+		bpf_map_delete_elem(&tifids, &half);
+		return LEGACY_TABLE_FULL;
+	}
+	bpf_map_delete_elem(&plain, kernel);
+	count(COUNT_FLOW_OPENED);
+	event_flow(EVENT_OPENED, kernel, false);
+	return 0;
+}
+
+static __always_inline int option_verdict(int result, const struct tuple *t)
+{
+	if (result == DROP_REWRITE)
+		return drop(DROP_REWRITE);
+	if (result)
+		plain_record(t, result);
+	return PASS;
+}
+
+/* A new SYN, or one more of the same: those repeat the option verbatim, up to the limit. */
+static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p,
+				   const struct options *o)
+{
+	struct half_open *known = bpf_map_lookup_elem(&half_open, &p->tuple);
+	struct settings *s = settings_read();
+	struct half_open h = { .role = ROLE_INITIATOR, .syns = 1 };
+	struct flow *former = bpf_map_lookup_elem(&flows, &p->tuple);
+
+	if (known && known->role == ROLE_INITIATOR && known->iss == bpf_ntohl(p->tcp.seq)) {
+		if (known->syns < 255)
+			known->syns++;
+		if (known->reason || known->syns > SYNS_WITH_OPTION)
+			return PASS;
+		return option_verdict(option_insert(skb, p, &known->local), &p->tuple);
+	}
+	/* Our kernel opens this tuple anew: it holds no socket on it any more. */
+	if (former)
+		flow_forget(&p->tuple, former);
+	if (!s || !s->enabled)
+		return PASS;
+	half_open_note(&h, p, o);
+	h.reason = syn_out_reason(p, o);
+	if (!h.reason)
+		h.reason = open_fill(&h.local, s->key_id);
+	bpf_map_update_elem(&half_open, &p->tuple, &h, BPF_ANY);
+	if (h.reason) {
+		plain_record(&p->tuple, h.reason);
+		return PASS;
+	}
+	return option_verdict(option_insert(skb, p, &h.local), &p->tuple);
+}
+
+static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet *p,
+				      const struct options *o)
+{
+	struct half_open *known = bpf_map_lookup_elem(&half_open, &p->tuple);
+	struct settings *s = settings_read();
+	struct half_open h;
+	__u16 reason;
+
+	if (!known || known->role != ROLE_INITIATOR || !s)
+		return PASS;
+	if (bpf_ntohl(p->tcp.ack_seq) != known->iss + 1)
+		return PASS;
+	h = *known;
+	reason = h.reason;
+	if (!reason && !open_load(skb, p, o, &h.remote))
+		reason = h.syns > SYNS_WITH_OPTION ? LEGACY_SYN_LOST : LEGACY_PEER_PLAIN;
+	if (!reason && s->require_psk && h.remote.key_id != h.local.key_id)
+		reason = LEGACY_NO_PSK;
+	if (!reason)
+		reason = flow_create(&p->tuple, &h, p, o);
+	if (reason && reason != h.reason)
+		plain_record(&p->tuple, reason);
+	if (reason == LEGACY_SYN_LOST) {
+		struct plain_peer until = {
+			.until = bpf_ktime_get_ns() + s->plain_peer_ttl_s * 1000000000ULL,
+		};
+
+		bpf_map_update_elem(&plain_peers, &p->tuple.remote, &until, BPF_ANY);
+	}
+	bpf_map_delete_elem(&half_open, &p->tuple);
+	return PASS;
+}
+
+static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
+				  const struct options *o)
+{
+	struct half_open *known = bpf_map_lookup_elem(&half_open, &p->tuple);
+	struct settings *s = settings_read();
+	struct half_open h = { .role = ROLE_RESPONDER };
+	__u16 reason = o->reason;
+	bool again = known && known->role == ROLE_RESPONDER &&
+		     known->iss == bpf_ntohl(p->tcp.seq);
+
+	if (!s || !s->enabled)
+		return PASS;
+	if (!reason && !open_load(skb, p, o, &h.remote))
+		reason = again ? LEGACY_SYN_LOST : LEGACY_PEER_PLAIN;
+	if (again) {
+		if (reason && !known->reason)
+			plain_record(&p->tuple, known->reason = reason);
+		return PASS;
+	}
+	if (!reason && s->require_psk && !key_is_ours(s, h.remote.key_id))
+		reason = LEGACY_NO_PSK;
+	if (reason) {
+		plain_record(&p->tuple, reason);
+		bpf_map_delete_elem(&half_open, &p->tuple);
+		return PASS;
+	}
+	half_open_note(&h, p, o);
+	bpf_map_update_elem(&half_open, &p->tuple, &h, BPF_ANY);
+	return PASS;
+}
+
+/* A listener with SYN cookies answers each SYN with another ISN: the flow follows the last one. */
+static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct packet *p,
+					     struct half_open *known)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->tuple);
+
+	if (!f || f->responder.tifid_half != known->local.tifid_half)
+		return PASS;
+	if (known->syns > SYNS_WITH_OPTION) {
+		/* The initiator will hear no TI_OPEN: for it the connection is plain. */
+		flow_forget(&p->tuple, f);
+		known->reason = LEGACY_SYN_LOST;
+		plain_record(&p->tuple, LEGACY_SYN_LOST);
+		return PASS;
+	}
+	f->iss = bpf_ntohl(p->tcp.seq);
+	f->snd_una = f->snd_nxt = f->iss + 1;
+	return option_verdict(option_insert(skb, p, &known->local), &p->tuple);
+}
+
+static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packet *p,
+				       const struct options *o)
+{
+	struct half_open *known = bpf_map_lookup_elem(&half_open, &p->tuple);
+	struct settings *s = settings_read();
+	__u16 reason = o->reason;
+
+	if (!known || known->role != ROLE_RESPONDER || known->reason || !s)
+		return PASS;
+	if (bpf_ntohl(p->tcp.ack_seq) != known->iss + 1)
+		return PASS;
+	if (known->syns < 255)
+		known->syns++;
+	if (known->syns > 1)
+		return syn_ack_out_again(skb, p, known);
+
+	if (!reason && p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
+		reason = LEGACY_NO_ROOM;
+	if (!reason)
+		reason = open_fill(&known->local, key_is_ours(s, known->remote.key_id) ?
+						 known->remote.key_id : 0);
+	if (!reason)
+		reason = flow_create(&p->tuple, known, p, o);
+	if (reason) {
+		known->reason = reason;
+		plain_record(&p->tuple, reason);
+		return PASS;
+	}
+	return option_verdict(option_insert(skb, p, &known->local), &p->tuple);
+}
+
+#endif
