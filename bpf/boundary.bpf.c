@@ -420,6 +420,9 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	f->gap_since = f->seen_in;
 	f->silent_since = 0;
 	f->rcv_max = next->rcv_base;
+	/* The ACK that the daemon injects does not come by here. */
+	if (seq_diff(next->snd_base, f->snd_una) > 0)
+		f->snd_una = next->snd_base;
 	if (c->unproven)
 		__sync_fetch_and_or(&f->flags, FLOW_UNPROVEN);
 	else

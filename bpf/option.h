@@ -122,17 +122,17 @@ struct option_walk {
 	__u8 flags;
 };
 
-/* One option.  Reading beyond the options is harmless; beyond the packet it fails. */
+/* One option: its kind, and as much of what follows as there is. */
 static long option_step(__u32 step __attribute__((unused)), struct option_walk *w)
 {
 	struct option_head o = {};
 	__u32 left = w->end - w->at;
 
-	if (w->at >= w->end)
+	__u32 head = left < sizeof(o) ? left : sizeof(o);
+
+	if (w->at >= w->end || head < 1 || head > sizeof(o))
 		return 1;
-	if (bpf_skb_load_bytes(w->skb, w->l4 + w->at, &o, sizeof(o)) &&
-	    bpf_skb_load_bytes(w->skb, w->l4 + w->at, &o, 4) &&
-	    bpf_skb_load_bytes(w->skb, w->l4 + w->at, &o, 1))
+	if (bpf_skb_load_bytes(w->skb, w->l4 + w->at, &o, head))
 		return 1;
 	if (o.kind == TCPOPT_END)
 		return 1;
