@@ -73,6 +73,14 @@ static __always_inline bool tuple_equal(const struct tuple *a, const struct tupl
 	       a->local_port == b->local_port && a->remote_port == b->remote_port;
 }
 
+/* RFC 4291, section 2.5.5.2: on the wire it has no business, and here it names IPv4. */
+static __always_inline bool address_is_mapped(const struct address *a)
+{
+	const __u32 *word = (const __u32 *)a->byte;
+
+	return !word[0] && !word[1] && word[2] == bpf_htonl(0xffff);
+}
+
 static __always_inline void packet_addresses4(struct tuple *t, const struct iphdr *ip,
 					      enum direction direction)
 {
@@ -136,11 +144,11 @@ static __always_inline __u8 packet_extensions(struct __sk_buff *skb, __u8 next, 
 {
 	struct extension e;
 
-	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
+	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
 		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
 			return next;
-		if (bpf_skb_load_bytes(skb, *l4, &e, sizeof(e)))
+		if (i == EXTENSION_HEADERS_MAX || bpf_skb_load_bytes(skb, *l4, &e, sizeof(e)))
 			return 0;
 		if (next == IPPROTO_FRAGMENT) {
 			if (e.fragment & bpf_htons(IP6_FRAGMENT_OFFSET))
@@ -174,7 +182,7 @@ static __always_inline int packet_parse6(struct __sk_buff *skb, struct packet *p
 	p->length = total - (p->l4 - p->l3);
 	p->protocol = next == IPPROTO_TCP || next == IPPROTO_ICMPV6 ? next : 0;
 	packet_addresses6(&p->tuple, &ip, direction);
-	return 0;
+	return address_is_mapped(&p->tuple.local) || address_is_mapped(&p->tuple.remote) ? -1 : 0;
 }
 
 /* RFC 9293, section 3.1. */

@@ -196,7 +196,7 @@ static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet
 	reason = h.reason;
 	if (!reason && !open_load(skb, p, o, &h.remote))
 		reason = h.syns > SYNS_WITH_OPTION ? LEGACY_SYN_LOST : LEGACY_PEER_PLAIN;
-	if (!reason && s->require_psk && h.remote.key_id != h.local.key_id)
+	if (!reason && s->require_psk && !(h.local.key_id && h.remote.key_id == h.local.key_id))
 		reason = LEGACY_NO_PSK;
 	if (!reason)
 		reason = flow_create(&p->tuple, &h, p, o);
@@ -220,18 +220,14 @@ static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
 	struct settings *s = settings_read();
 	struct half_open h = { .role = ROLE_RESPONDER };
 	__u16 reason = o->reason;
-	bool again = known && known->role == ROLE_RESPONDER &&
-		     known->iss == bpf_ntohl(p->tcp.seq);
 
 	if (!s || !s->enabled)
 		return PASS;
-	if (!reason && !open_load(skb, p, o, &h.remote))
-		reason = again ? LEGACY_SYN_LOST : LEGACY_PEER_PLAIN;
-	if (again) {
-		if (reason && !known->reason)
-			plain_record(&p->tuple, known->reason = reason);
+	/* The same SYN again, maybe without TI_OPEN by now: the half that came counts. */
+	if (known && known->role == ROLE_RESPONDER && known->iss == bpf_ntohl(p->tcp.seq))
 		return PASS;
-	}
+	if (!reason && !open_load(skb, p, o, &h.remote))
+		reason = LEGACY_PEER_PLAIN;
 	if (!reason && s->require_psk && !key_is_ours(s, h.remote.key_id))
 		reason = LEGACY_NO_PSK;
 	if (reason) {

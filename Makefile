@@ -1,0 +1,113 @@
+# Builds tiflow, tests it, shows it.  `make help` lists the targets.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+# bpftool is in sbin, which a user's PATH leaves out.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+PACKAGES := $(shell sed '/^\#/d' packages.txt)
+OUT := dist
+MODULES := node_modules/.package-lock.json
+GENERATED := src/boundary/abi.gen.ts
+BPF_OBJECT := bpf/boundary.bpf.o
+# clang does not look into the multiarch directory when the target is bpf.  v3: 32-bit atomics.
+BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Ibpf -I/usr/include/$(shell uname -m)-linux-gnu
+TESTS = find $(OUT)/test -name '*.test.js'
+# Folders whose tests need root, network namespaces or BPF; all others run in `make check`.
+ROOT_FOLDERS := boundary bpf kernel libc link lab net
+NEEDS_ROOT := $(foreach folder,$(ROOT_FOLDERS),-path '$(OUT)/test/$(folder)/*' -o) -false
+NEWER = $(shell find src test bench -name '*.ts' 2>/dev/null)
+
+##: first steps
+.PHONY: help
+help: ## this list
+	@sed -n -e 's/^##: \(.*\)/\n\1/p' -e 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+.PHONY: build
+build: packages $(MODULES) $(BPF_OBJECT) $(OUT)/.built tiflow ## everything; leaves ./tiflow
+	@echo 'built: ./tiflow'
+
+.PHONY: demo
+demo: build root ## an ssh session and a transfer go on while their server moves
+	./tiflow lab run paper
+
+##: before a commit
+.PHONY: check
+check: $(MODULES) format types units abi-check ## format, types, lint, units: no root, under a minute
+
+.PHONY: test
+test: build root check ## everything: units, data plane, kernel, namespaces, lab (15 minutes)
+	node --test --test-concurrency=1 $$($(TESTS) \( $(NEEDS_ROOT) \) | sort)
+
+.PHONY: bench
+bench: build root ## measurements side by side, as ratios; writes bench/results.json
+	node $(OUT)/bench/main.js
+
+##: parts
+.PHONY: format
+format: $(MODULES) ## format and lint
+	npx biome ci --error-on-warnings .
+
+.PHONY: types
+types: $(OUT)/.built ## TypeScript
+
+.PHONY: units
+units: $(OUT)/.built ## tests that need no root
+	node --test $$($(TESTS) -not \( $(NEEDS_ROOT) \) | sort)
+
+.PHONY: abi
+abi: $(MODULES) ## write src/boundary/abi.gen.ts from bpf/abi.h
+	@$(call generate-abi,$(GENERATED).new)
+	@mv $(GENERATED).new $(GENERATED)
+
+.PHONY: abi-check
+abi-check: $(MODULES) ## is src/boundary/abi.gen.ts what bpf/abi.h says?
+	@mkdir -p $(OUT)
+	@$(call generate-abi,$(OUT)/abi.gen.ts.new)
+	@diff -u $(GENERATED) $(OUT)/abi.gen.ts.new || { echo 'run `make abi`'; exit 1; }
+
+.PHONY: clean
+clean: ## remove what was built; node_modules stay
+	rm -rf $(OUT) tiflow $(BPF_OBJECT)
+
+# The generator is compiled alone: it must work when the file that it writes is missing.
+define generate-abi
+npx tsc --ignoreConfig --outDir $(OUT)/generate --target ES2022 --module NodeNext --types node \
+  --strict src/boundary/generate-abi.ts
+node $(OUT)/generate/generate-abi.js bpf/abi.h \
+  | npx biome format --stdin-file-path=$(GENERATED) > $(1)
+endef
+
+$(BPF_OBJECT): bpf/boundary.bpf.c $(wildcard bpf/*.h)
+	clang $(BPF_FLAGS) -c $< -o $@
+
+# tsc leaves its output even when it finds errors: the stamp says that it found none.
+$(OUT)/.built: $(MODULES) tsconfig.json $(NEWER)
+	npx tsc --outDir $(OUT)
+	@touch $@
+
+tiflow: Makefile
+	@printf '%s\n' '#!/bin/sh' '# Runs the CLI from this checkout.' \
+	  'exec node "$$(dirname "$$(readlink -f "$$0")")/$(OUT)/src/cli/main.js" "$$@"' > $@
+	@chmod +x $@
+
+node_modules/.package-lock.json: package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@
+
+.PHONY: packages
+packages:
+	@missing=$$(for p in $(PACKAGES); do \
+	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || echo $$p; \
+	  done | xargs); \
+	if [ -n "$$missing" ]; then \
+	  [ "$$(id -u)" = 0 ] || { echo "missing, install them as root: apt-get install $$missing"; exit 1; }; \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+
+.PHONY: root
+root:
+	@[ "$$(id -u)" = 0 ] || { echo 'needs root: network namespaces and BPF'; exit 1; }

@@ -1,0 +1,650 @@
+/*
+ * Generated from bpf/abi.h by generate-abi.ts: do not edit, run `make abi`.
+ * Meanings, units and who writes what are told there.
+ *
+ * Every struct has a size, the offsets of its fields, a reader and a writer on a DataView, and
+ * encode, its bytes as a map takes them.  Padding is not shown; a writer leaves it as it was.
+ */
+import { addressFromBytes, addressMapped } from '../wire/address.js';
+import type { Seq } from '../wire/seq.js';
+import type { Tuple } from '../wire/tuple.js';
+
+export const ABI_VERSION = 1;
+
+const bytesAt = (view: DataView, at: number, length: number): Uint8Array =>
+  new Uint8Array(view.buffer, view.byteOffset + at, length);
+
+export const LIMIT = {
+  FLOWS_MAX: 65536,
+  HALF_OPEN_MAX: 16384,
+  PLAIN_MAX: 65536,
+  PLAIN_PEERS_MAX: 4096,
+  HALVES_MAX: 16384,
+  EVENT_BYTES: 1048576,
+  PACKET_MAX: 256,
+  SYNS_WITH_OPTION: 2,
+  EXTENSION_HEADERS_MAX: 4,
+} as const;
+
+export const OPTION = {
+  KIND: 253,
+  EXID: 21577,
+  VERSION: 1,
+  OPEN_LENGTH: 20,
+  SYNC_LENGTH: 31,
+  CONFIRM_LENGTH: 23,
+  RST_LENGTH: 16,
+} as const;
+
+export const SUBTYPE = { OPEN: 0, SYNC: 1, CONFIRM: 2, RST: 3 } as const;
+
+export const TUPLE_SIZE = 36;
+export const TUPLE_AT = { local: 0, remote: 16, localPort: 32, remotePort: 34 } as const;
+export function readTuple(view: DataView, at = 0): Tuple {
+  return {
+    local: addressFromBytes(bytesAt(view, at, 16)),
+    remote: addressFromBytes(bytesAt(view, at + 16, 16)),
+    localPort: view.getUint16(at + 32),
+    remotePort: view.getUint16(at + 34),
+  };
+}
+export function writeTuple(view: DataView, value: Tuple, at = 0): void {
+  bytesAt(view, at, 16).set(addressMapped(value.local));
+  bytesAt(view, at + 16, 16).set(addressMapped(value.remote));
+  view.setUint16(at + 32, value.localPort);
+  view.setUint16(at + 34, value.remotePort);
+}
+export function encodeTuple(value: Tuple): Uint8Array {
+  const bytes = new Uint8Array(36);
+  writeTuple(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export interface TiOpen {
+  kind: number;
+  length: number;
+  exid: number;
+  versionSubtype: number;
+  flags: number;
+  keyId: number;
+  reserved: number;
+  tifidHalf: number;
+  keyHalf: Uint8Array;
+}
+export const TI_OPEN_SIZE = 20;
+export const TI_OPEN_AT = {
+  kind: 0,
+  length: 1,
+  exid: 2,
+  versionSubtype: 4,
+  flags: 5,
+  keyId: 6,
+  reserved: 7,
+  tifidHalf: 8,
+  keyHalf: 12,
+} as const;
+export function readTiOpen(view: DataView, at = 0): TiOpen {
+  return {
+    kind: view.getUint8(at),
+    length: view.getUint8(at + 1),
+    exid: view.getUint16(at + 2),
+    versionSubtype: view.getUint8(at + 4),
+    flags: view.getUint8(at + 5),
+    keyId: view.getUint8(at + 6),
+    reserved: view.getUint8(at + 7),
+    tifidHalf: view.getUint32(at + 8),
+    keyHalf: bytesAt(view, at + 12, 8).slice(),
+  };
+}
+export function writeTiOpen(view: DataView, value: TiOpen, at = 0): void {
+  view.setUint8(at, value.kind);
+  view.setUint8(at + 1, value.length);
+  view.setUint16(at + 2, value.exid);
+  view.setUint8(at + 4, value.versionSubtype);
+  view.setUint8(at + 5, value.flags);
+  view.setUint8(at + 6, value.keyId);
+  view.setUint8(at + 7, value.reserved);
+  view.setUint32(at + 8, value.tifidHalf);
+  bytesAt(view, at + 12, 8).set(value.keyHalf);
+}
+export function encodeTiOpen(value: TiOpen): Uint8Array {
+  const bytes = new Uint8Array(20);
+  writeTiOpen(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export interface Half {
+  tifidHalf: number;
+  keyHalf: Uint8Array;
+}
+export const HALF_SIZE = 12;
+export const HALF_AT = { tifidHalf: 0, keyHalf: 4 } as const;
+export function readHalf(view: DataView, at = 0): Half {
+  return {
+    tifidHalf: view.getUint32(at),
+    keyHalf: bytesAt(view, at + 4, 8).slice(),
+  };
+}
+export function writeHalf(view: DataView, value: Half, at = 0): void {
+  view.setUint32(at, value.tifidHalf);
+  bytesAt(view, at + 4, 8).set(value.keyHalf);
+}
+export function encodeHalf(value: Half): Uint8Array {
+  const bytes = new Uint8Array(12);
+  writeHalf(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const ROLE = { INITIATOR: 0, RESPONDER: 1 } as const;
+
+export const NEGOTIATED = { SACK: 1, TIMESTAMPS: 2, WSCALE: 4 } as const;
+
+export interface HalfOpen {
+  local: TiOpen;
+  remote: TiOpen;
+  iss: Seq;
+  role: number;
+  syns: number;
+  options: number;
+  wscale: number;
+  mss: number;
+  reason: number;
+}
+export const HALF_OPEN_SIZE = 52;
+export const HALF_OPEN_AT = {
+  local: 0,
+  remote: 20,
+  iss: 40,
+  role: 44,
+  syns: 45,
+  options: 46,
+  wscale: 47,
+  mss: 48,
+  reason: 50,
+} as const;
+export function readHalfOpen(view: DataView, at = 0): HalfOpen {
+  return {
+    local: readTiOpen(view, at),
+    remote: readTiOpen(view, at + 20),
+    iss: view.getUint32(at + 40, true) as Seq,
+    role: view.getUint8(at + 44),
+    syns: view.getUint8(at + 45),
+    options: view.getUint8(at + 46),
+    wscale: view.getUint8(at + 47),
+    mss: view.getUint16(at + 48, true),
+    reason: view.getUint16(at + 50, true),
+  };
+}
+export function writeHalfOpen(view: DataView, value: HalfOpen, at = 0): void {
+  writeTiOpen(view, value.local, at);
+  writeTiOpen(view, value.remote, at + 20);
+  view.setUint32(at + 40, value.iss, true);
+  view.setUint8(at + 44, value.role);
+  view.setUint8(at + 45, value.syns);
+  view.setUint8(at + 46, value.options);
+  view.setUint8(at + 47, value.wscale);
+  view.setUint16(at + 48, value.mss, true);
+  view.setUint16(at + 50, value.reason, true);
+}
+export function encodeHalfOpen(value: HalfOpen): Uint8Array {
+  const bytes = new Uint8Array(52);
+  writeHalfOpen(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export interface Mapping {
+  wire: Tuple;
+  sndDelta: Seq;
+  rcvDelta: Seq;
+  sndBase: Seq;
+  rcvBase: Seq;
+  redirect: number;
+}
+export const MAPPING_SIZE = 56;
+export const MAPPING_AT = {
+  wire: 0,
+  sndDelta: 36,
+  rcvDelta: 40,
+  sndBase: 44,
+  rcvBase: 48,
+  redirect: 52,
+} as const;
+export function readMapping(view: DataView, at = 0): Mapping {
+  return {
+    wire: readTuple(view, at),
+    sndDelta: view.getUint32(at + 36, true) as Seq,
+    rcvDelta: view.getUint32(at + 40, true) as Seq,
+    sndBase: view.getUint32(at + 44, true) as Seq,
+    rcvBase: view.getUint32(at + 48, true) as Seq,
+    redirect: view.getUint32(at + 52, true),
+  };
+}
+export function writeMapping(view: DataView, value: Mapping, at = 0): void {
+  writeTuple(view, value.wire, at);
+  view.setUint32(at + 36, value.sndDelta, true);
+  view.setUint32(at + 40, value.rcvDelta, true);
+  view.setUint32(at + 44, value.sndBase, true);
+  view.setUint32(at + 48, value.rcvBase, true);
+  view.setUint32(at + 52, value.redirect, true);
+}
+export function encodeMapping(value: Mapping): Uint8Array {
+  const bytes = new Uint8Array(56);
+  writeMapping(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const FLOW_FLAG = { HELD: 1, UNPROVEN: 2, FIN_SENT: 4, FIN_RECEIVED: 8, RESET: 16 } as const;
+
+export interface Flow {
+  initiator: TiOpen;
+  responder: TiOpen;
+  iss: Seq;
+  irs: Seq;
+  sndNxt: Seq;
+  rcvNxt: Seq;
+  seenOut: bigint;
+  silentSince: bigint;
+  sndUna: Seq;
+  rcvMax: Seq;
+  seenIn: bigint;
+  created: bigint;
+  windowIn: number;
+  windowOut: number;
+  mssOut: number;
+  mssIn: number;
+  flags: number;
+  active: number;
+  role: number;
+  options: number;
+  wscaleOut: number;
+  wscaleIn: number;
+  epoch: number;
+  moves: number;
+  movedAt: bigint;
+  gap: bigint;
+  gapSince: bigint;
+  mapping: [Mapping, Mapping];
+}
+export const FLOW_SIZE = 264;
+export const FLOW_AT = {
+  initiator: 0,
+  responder: 20,
+  iss: 40,
+  irs: 44,
+  sndNxt: 48,
+  rcvNxt: 52,
+  seenOut: 56,
+  silentSince: 64,
+  sndUna: 72,
+  rcvMax: 76,
+  seenIn: 80,
+  created: 88,
+  windowIn: 96,
+  windowOut: 98,
+  mssOut: 100,
+  mssIn: 102,
+  flags: 104,
+  active: 108,
+  role: 112,
+  options: 113,
+  wscaleOut: 114,
+  wscaleIn: 115,
+  epoch: 116,
+  moves: 120,
+  movedAt: 128,
+  gap: 136,
+  gapSince: 144,
+  mapping: 152,
+} as const;
+export function readFlow(view: DataView, at = 0): Flow {
+  return {
+    initiator: readTiOpen(view, at),
+    responder: readTiOpen(view, at + 20),
+    iss: view.getUint32(at + 40, true) as Seq,
+    irs: view.getUint32(at + 44, true) as Seq,
+    sndNxt: view.getUint32(at + 48, true) as Seq,
+    rcvNxt: view.getUint32(at + 52, true) as Seq,
+    seenOut: view.getBigUint64(at + 56, true),
+    silentSince: view.getBigUint64(at + 64, true),
+    sndUna: view.getUint32(at + 72, true) as Seq,
+    rcvMax: view.getUint32(at + 76, true) as Seq,
+    seenIn: view.getBigUint64(at + 80, true),
+    created: view.getBigUint64(at + 88, true),
+    windowIn: view.getUint16(at + 96, true),
+    windowOut: view.getUint16(at + 98, true),
+    mssOut: view.getUint16(at + 100, true),
+    mssIn: view.getUint16(at + 102, true),
+    flags: view.getUint32(at + 104, true),
+    active: view.getUint32(at + 108, true),
+    role: view.getUint8(at + 112),
+    options: view.getUint8(at + 113),
+    wscaleOut: view.getUint8(at + 114),
+    wscaleIn: view.getUint8(at + 115),
+    epoch: view.getUint16(at + 116, true),
+    moves: view.getUint32(at + 120, true),
+    movedAt: view.getBigUint64(at + 128, true),
+    gap: view.getBigUint64(at + 136, true),
+    gapSince: view.getBigUint64(at + 144, true),
+    mapping: [readMapping(view, at + 152), readMapping(view, at + 152 + 56)],
+  };
+}
+export function writeFlow(view: DataView, value: Flow, at = 0): void {
+  writeTiOpen(view, value.initiator, at);
+  writeTiOpen(view, value.responder, at + 20);
+  view.setUint32(at + 40, value.iss, true);
+  view.setUint32(at + 44, value.irs, true);
+  view.setUint32(at + 48, value.sndNxt, true);
+  view.setUint32(at + 52, value.rcvNxt, true);
+  view.setBigUint64(at + 56, value.seenOut, true);
+  view.setBigUint64(at + 64, value.silentSince, true);
+  view.setUint32(at + 72, value.sndUna, true);
+  view.setUint32(at + 76, value.rcvMax, true);
+  view.setBigUint64(at + 80, value.seenIn, true);
+  view.setBigUint64(at + 88, value.created, true);
+  view.setUint16(at + 96, value.windowIn, true);
+  view.setUint16(at + 98, value.windowOut, true);
+  view.setUint16(at + 100, value.mssOut, true);
+  view.setUint16(at + 102, value.mssIn, true);
+  view.setUint32(at + 104, value.flags, true);
+  view.setUint32(at + 108, value.active, true);
+  view.setUint8(at + 112, value.role);
+  view.setUint8(at + 113, value.options);
+  view.setUint8(at + 114, value.wscaleOut);
+  view.setUint8(at + 115, value.wscaleIn);
+  view.setUint16(at + 116, value.epoch, true);
+  view.setUint32(at + 120, value.moves, true);
+  view.setBigUint64(at + 128, value.movedAt, true);
+  view.setBigUint64(at + 136, value.gap, true);
+  view.setBigUint64(at + 144, value.gapSince, true);
+  writeMapping(view, value.mapping[0], at + 152);
+  writeMapping(view, value.mapping[1], at + 152 + 56);
+}
+export function encodeFlow(value: Flow): Uint8Array {
+  const bytes = new Uint8Array(264);
+  writeFlow(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const WIRE_STATE = { SYNCING: 1, PENDING: 2, ACTIVE: 3 } as const;
+
+export interface Wire {
+  kernel: Tuple;
+  state: number;
+}
+export const WIRE_SIZE = 40;
+export const WIRE_AT = { kernel: 0, state: 36 } as const;
+export function readWire(view: DataView, at = 0): Wire {
+  return {
+    kernel: readTuple(view, at),
+    state: view.getUint8(at + 36),
+  };
+}
+export function writeWire(view: DataView, value: Wire, at = 0): void {
+  writeTuple(view, value.kernel, at);
+  view.setUint8(at + 36, value.state);
+}
+export function encodeWire(value: Wire): Uint8Array {
+  const bytes = new Uint8Array(40);
+  writeWire(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const REASON = {
+  REASON_NONE: 0,
+  LEGACY_NO_ROOM: 1,
+  LEGACY_MPTCP: 2,
+  LEGACY_MD5: 3,
+  LEGACY_TCP_AO: 4,
+  LEGACY_FAST_OPEN: 5,
+  LEGACY_SYN_DATA: 6,
+  LEGACY_NO_HALVES: 7,
+  LEGACY_INNER: 8,
+  LEGACY_PEER_PLAIN: 9,
+  LEGACY_SYN_LOST: 10,
+  LEGACY_PEER_REMEMBERED: 11,
+  LEGACY_TABLE_FULL: 12,
+  LEGACY_MALFORMED: 13,
+  LEGACY_NO_PSK: 14,
+  LEGACY_UNTRACKED: 15,
+  DROP_HELD: 16,
+  DROP_PENDING: 17,
+  DROP_OLD_PATH: 18,
+  DROP_BELOW_BASE: 19,
+  DROP_ABOVE_SENT: 20,
+  DROP_FRAGMENT: 21,
+  DROP_REWRITE: 22,
+  DROP_MALFORMED: 23,
+  DROP_RST_QUARANTINE: 24,
+  DROP_EVENT_LOST: 25,
+  DROP_SYNC: 26,
+  DROP_TUPLE_IN_USE: 27,
+  COUNT_FLOW_OPENED: 28,
+  COUNT_FLOW_ENDED: 29,
+  COUNT_SACK_BLOCK_DROPPED: 30,
+  COUNT_ACK_CLAMPED: 31,
+  COUNT_ICMP_TRANSLATED: 32,
+  COUNT_OPTION_IGNORED: 33,
+  REASON_END: 34,
+} as const;
+
+export type ReasonClass = 'reason' | 'legacy' | 'drop' | 'count';
+
+const REASONS = new Map<number, { group: ReasonClass; name: string }>([
+  [0, { group: 'reason', name: 'none' }],
+  [1, { group: 'legacy', name: 'no-room' }],
+  [2, { group: 'legacy', name: 'mptcp' }],
+  [3, { group: 'legacy', name: 'md5' }],
+  [4, { group: 'legacy', name: 'tcp-ao' }],
+  [5, { group: 'legacy', name: 'fast-open' }],
+  [6, { group: 'legacy', name: 'syn-data' }],
+  [7, { group: 'legacy', name: 'no-halves' }],
+  [8, { group: 'legacy', name: 'inner' }],
+  [9, { group: 'legacy', name: 'peer-plain' }],
+  [10, { group: 'legacy', name: 'syn-lost' }],
+  [11, { group: 'legacy', name: 'peer-remembered' }],
+  [12, { group: 'legacy', name: 'table-full' }],
+  [13, { group: 'legacy', name: 'malformed' }],
+  [14, { group: 'legacy', name: 'no-psk' }],
+  [15, { group: 'legacy', name: 'untracked' }],
+  [16, { group: 'drop', name: 'held' }],
+  [17, { group: 'drop', name: 'pending' }],
+  [18, { group: 'drop', name: 'old-path' }],
+  [19, { group: 'drop', name: 'below-base' }],
+  [20, { group: 'drop', name: 'above-sent' }],
+  [21, { group: 'drop', name: 'fragment' }],
+  [22, { group: 'drop', name: 'rewrite' }],
+  [23, { group: 'drop', name: 'malformed' }],
+  [24, { group: 'drop', name: 'rst-quarantine' }],
+  [25, { group: 'drop', name: 'event-lost' }],
+  [26, { group: 'drop', name: 'sync' }],
+  [27, { group: 'drop', name: 'tuple-in-use' }],
+  [28, { group: 'count', name: 'flow-opened' }],
+  [29, { group: 'count', name: 'flow-ended' }],
+  [30, { group: 'count', name: 'sack-block-dropped' }],
+  [31, { group: 'count', name: 'ack-clamped' }],
+  [32, { group: 'count', name: 'icmp-translated' }],
+  [33, { group: 'count', name: 'option-ignored' }],
+]);
+
+/** The label of a reason: 'peer-plain', 'held'; its number if this version does not know it. */
+export const reasonName = (n: number): string => REASONS.get(n)?.name ?? String(n);
+
+/** Why a connection is legacy, why a packet was dropped, or what was counted. */
+export const reasonClass = (n: number): ReasonClass => REASONS.get(n)?.group ?? 'reason';
+
+export interface Plain {
+  since: bigint;
+  reason: number;
+}
+export const PLAIN_SIZE = 16;
+export const PLAIN_AT = { since: 0, reason: 8 } as const;
+export function readPlain(view: DataView, at = 0): Plain {
+  return {
+    since: view.getBigUint64(at, true),
+    reason: view.getUint16(at + 8, true),
+  };
+}
+export function writePlain(view: DataView, value: Plain, at = 0): void {
+  view.setBigUint64(at, value.since, true);
+  view.setUint16(at + 8, value.reason, true);
+}
+export function encodePlain(value: Plain): Uint8Array {
+  const bytes = new Uint8Array(16);
+  writePlain(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export interface PlainPeer {
+  until: bigint;
+}
+export const PLAIN_PEER_SIZE = 8;
+export const PLAIN_PEER_AT = { until: 0 } as const;
+export function readPlainPeer(view: DataView, at = 0): PlainPeer {
+  return {
+    until: view.getBigUint64(at, true),
+  };
+}
+export function writePlainPeer(view: DataView, value: PlainPeer, at = 0): void {
+  view.setBigUint64(at, value.until, true);
+}
+export function encodePlainPeer(value: PlainPeer): Uint8Array {
+  const bytes = new Uint8Array(8);
+  writePlainPeer(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const EVENT_TYPE = { PACKET: 1, OPENED: 2, ENDED: 3, PROVEN: 4, RST: 5 } as const;
+
+export interface Event {
+  type: number;
+  ifindex: number;
+  at: bigint;
+  tuple: Tuple;
+  length: number;
+  packet: Uint8Array;
+}
+export const EVENT_SIZE = 312;
+export const EVENT_AT = { type: 0, ifindex: 4, at: 8, tuple: 16, length: 52, packet: 56 } as const;
+export function readEvent(view: DataView, at = 0): Event {
+  return {
+    type: view.getUint32(at, true),
+    ifindex: view.getUint32(at + 4, true),
+    at: view.getBigUint64(at + 8, true),
+    tuple: readTuple(view, at + 16),
+    length: view.getUint32(at + 52, true),
+    packet: bytesAt(view, at + 56, 256).slice(),
+  };
+}
+export function writeEvent(view: DataView, value: Event, at = 0): void {
+  view.setUint32(at, value.type, true);
+  view.setUint32(at + 4, value.ifindex, true);
+  view.setBigUint64(at + 8, value.at, true);
+  writeTuple(view, value.tuple, at + 16);
+  view.setUint32(at + 52, value.length, true);
+  bytesAt(view, at + 56, 256).set(value.packet);
+}
+export function encodeEvent(value: Event): Uint8Array {
+  const bytes = new Uint8Array(312);
+  writeEvent(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const VERB = { HOLD: 1, RELEASE: 2, MAP: 3, FORGET: 4 } as const;
+
+export interface Command {
+  verb: number;
+  result: number;
+  kernel: Tuple;
+  mapping: Mapping;
+  epoch: number;
+  unproven: number;
+  held: number;
+  flow: Flow;
+}
+export const COMMAND_SIZE = 376;
+export const COMMAND_AT = {
+  verb: 0,
+  result: 4,
+  kernel: 8,
+  mapping: 44,
+  epoch: 100,
+  unproven: 102,
+  held: 103,
+  flow: 112,
+} as const;
+export function readCommand(view: DataView, at = 0): Command {
+  return {
+    verb: view.getUint32(at, true),
+    result: view.getInt32(at + 4, true),
+    kernel: readTuple(view, at + 8),
+    mapping: readMapping(view, at + 44),
+    epoch: view.getUint16(at + 100, true),
+    unproven: view.getUint8(at + 102),
+    held: view.getUint8(at + 103),
+    flow: readFlow(view, at + 112),
+  };
+}
+export function writeCommand(view: DataView, value: Command, at = 0): void {
+  view.setUint32(at, value.verb, true);
+  view.setInt32(at + 4, value.result, true);
+  writeTuple(view, value.kernel, at + 8);
+  writeMapping(view, value.mapping, at + 44);
+  view.setUint16(at + 100, value.epoch, true);
+  view.setUint8(at + 102, value.unproven);
+  view.setUint8(at + 103, value.held);
+  writeFlow(view, value.flow, at + 112);
+}
+export function encodeCommand(value: Command): Uint8Array {
+  const bytes = new Uint8Array(376);
+  writeCommand(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export interface Settings {
+  abiVersion: number;
+  mark: number;
+  rstSilentMs: number;
+  plainPeerTtlS: number;
+  enabled: number;
+  keyId: number;
+  requirePsk: number;
+  keyIds: Uint8Array;
+}
+export const SETTINGS_SIZE = 52;
+export const SETTINGS_AT = {
+  abiVersion: 0,
+  mark: 4,
+  rstSilentMs: 8,
+  plainPeerTtlS: 12,
+  enabled: 16,
+  keyId: 17,
+  requirePsk: 18,
+  keyIds: 20,
+} as const;
+export function readSettings(view: DataView, at = 0): Settings {
+  return {
+    abiVersion: view.getUint32(at, true),
+    mark: view.getUint32(at + 4, true),
+    rstSilentMs: view.getUint32(at + 8, true),
+    plainPeerTtlS: view.getUint32(at + 12, true),
+    enabled: view.getUint8(at + 16),
+    keyId: view.getUint8(at + 17),
+    requirePsk: view.getUint8(at + 18),
+    keyIds: bytesAt(view, at + 20, 32).slice(),
+  };
+}
+export function writeSettings(view: DataView, value: Settings, at = 0): void {
+  view.setUint32(at, value.abiVersion, true);
+  view.setUint32(at + 4, value.mark, true);
+  view.setUint32(at + 8, value.rstSilentMs, true);
+  view.setUint32(at + 12, value.plainPeerTtlS, true);
+  view.setUint8(at + 16, value.enabled);
+  view.setUint8(at + 17, value.keyId);
+  view.setUint8(at + 18, value.requirePsk);
+  bytesAt(view, at + 20, 32).set(value.keyIds);
+}
+export function encodeSettings(value: Settings): Uint8Array {
+  const bytes = new Uint8Array(52);
+  writeSettings(new DataView(bytes.buffer), value);
+  return bytes;
+}

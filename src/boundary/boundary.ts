@@ -1,0 +1,265 @@
+/*
+ * The isolation boundary as the control plane sees it: flows, wires, settings, events of the
+ * pinned data plane, and on which interfaces it sits.
+ *
+ * Not for decisions about moves (src/sync) and not for packets (bpf/).  Every change of a flow
+ * is one command, see command.ts.  Sequence numbers are in kernel view.
+ */
+import { randomBytes } from 'node:crypto';
+import { ERRNO, SystemError } from '../libc/errno.js';
+import { closeFd } from '../libc/socket.js';
+import type { Tuple } from '../wire/tuple.js';
+import {
+  encodeTuple,
+  type Flow,
+  HALF_SIZE,
+  type Plain,
+  REASON,
+  readFlow,
+  readPlain,
+  readSettings,
+  readTuple,
+  readWire,
+  type Settings,
+  WIRE_AT,
+  WIRE_SIZE,
+  WIRE_STATE,
+  type Wire,
+  writeSettings,
+  writeTuple,
+} from './abi.gen.js';
+import { attach, attachedTo, detach, type TcPrograms } from './attach.js';
+import { isBpffs, pinDirectory, umountBpffs } from './bpffs.js';
+import { type Command, type CommandResult, runCommand } from './command.js';
+import { type BoundaryEvent, EventReader } from './events.js';
+import { possibleCpus } from './libbpf.js';
+import {
+  adoptPrograms,
+  type DataPlane,
+  DEFAULT_OBJECT,
+  isPinned,
+  type Limits,
+  openDataPlane,
+} from './load.js';
+import { type TestOptions, type TestVerdict, testProgram } from './test-run.js';
+
+export type { Flow, Mapping, Plain, Settings, Wire } from './abi.gen.js';
+export type { Command, CommandResult } from './command.js';
+export type { BoundaryEvent } from './events.js';
+
+export interface OpenOptions {
+  runDir: string;
+  /** Map sizes if the data plane is loaded anew; adopted ones keep theirs. */
+  limits?: Limits;
+  objectPath?: string;
+}
+
+const KEY_ZERO = new Uint8Array(4);
+
+/** Handles on one data plane. */
+export class Boundary {
+  readonly eventsFd: number;
+  #plane: DataPlane;
+  #programs: TcPrograms;
+  #events: EventReader;
+
+  /** Adopts what is pinned under `runDir`, or loads and pins it.  Throws SystemError. */
+  static open(o: OpenOptions): Boundary {
+    return new Boundary(openDataPlane(o.runDir, o.objectPath ?? DEFAULT_OBJECT, o.limits ?? {}));
+  }
+
+  /** Whether a boundary is pinned there. */
+  static exists(runDir: string): boolean {
+    return isPinned(runDir);
+  }
+
+  /** Detaches it everywhere, unpins it, unmounts its bpffs: leaves nothing behind. */
+  static remove(runDir: string): void {
+    const directory = pinDirectory(runDir);
+    if (isBpffs(directory) && isPinned(runDir)) {
+      const programs = adoptPrograms(directory);
+      const pair = tcPrograms(programs);
+      for (const name of attachedTo(pair)) detach(name, pair);
+      for (const fd of Object.values(programs)) closeFd(fd);
+    }
+    umountBpffs(directory);
+  }
+
+  private constructor(plane: DataPlane) {
+    this.#plane = plane;
+    this.#programs = tcPrograms(plane.programs);
+    this.#events = new EventReader(plane.maps.events.fd);
+    this.eventsFd = this.#events.fd;
+  }
+
+  /** Puts the boundary on an interface.  No-op if it is there.  Throws SystemError. */
+  attach(interfaceName: string): void {
+    attach(interfaceName, this.#programs);
+  }
+
+  /** Takes it off an interface.  No-op if it is not there.  Throws SystemError. */
+  detach(interfaceName: string): void {
+    detach(interfaceName, this.#programs);
+  }
+
+  /** The interfaces that it is on, also if a former daemon attached it. */
+  attached(): string[] {
+    return attachedTo(this.#programs);
+  }
+
+  /** Closes handles only: what is pinned and attached goes on. */
+  close(): void {
+    this.#events.close();
+    for (const map of Object.values(this.#plane.maps)) map.close();
+    for (const fd of Object.values(this.#plane.programs)) closeFd(fd);
+  }
+
+  /** The flow of a kernel tuple. */
+  flow(kernel: Tuple): Flow | undefined {
+    const view = this.#plane.maps.flows.get(encodeTuple(kernel));
+    return view && readFlow(view);
+  }
+
+  /** All flows by kernel tuple, in no order.  Those that come or go meanwhile may be missed. */
+  flows(): Array<[Tuple, Flow]> {
+    const found: Array<[Tuple, Flow]> = [];
+    this.#plane.maps.flows.forEach((keys, keyAt, values, valueAt) => {
+      found.push([readTuple(keys, keyAt), readFlow(values, valueAt)]);
+    });
+    return found;
+  }
+
+  /** The kernel tuple of the flow whose TIFID half of ours this is. */
+  tupleOfHalf(half: number): Tuple | undefined {
+    const view = this.#plane.maps.tifids.get(halfKey(half));
+    return view && readTuple(view);
+  }
+
+  /** What is known of a wire tuple. */
+  wire(t: Tuple): Wire | undefined {
+    const view = this.#plane.maps.wires.get(encodeTuple(t));
+    return view && readWire(view);
+  }
+
+  /** Wires that are being set up: a former daemon may have left some. */
+  unfinishedWires(): Tuple[] {
+    const found: Tuple[] = [];
+    this.#plane.maps.wires.forEach((keys, keyAt, values, valueAt) => {
+      if (readWire(values, valueAt).state !== WIRE_STATE.ACTIVE) found.push(readTuple(keys, keyAt));
+    });
+    return found;
+  }
+
+  /** Notes a wire that is being set up.  Throws if it carries a flow already, or no room. */
+  setWire(t: Tuple, w: { kernel: Tuple; state: 'syncing' | 'pending' }): void {
+    this.#refuseActive(t, 'set');
+    const value = new Uint8Array(WIRE_SIZE);
+    const view = new DataView(value.buffer);
+    writeTuple(view, w.kernel);
+    view.setUint8(WIRE_AT.state, w.state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING);
+    if (!this.#plane.maps.wires.set(encodeTuple(t), value)) {
+      throw new SystemError('note a wire', ERRNO.ENOSPC, { hint: 'map wires is full' });
+    }
+  }
+
+  /** Forgets a wire that is being set up.  Throws if it carries a flow. */
+  deleteWire(t: Tuple): void {
+    this.#refuseActive(t, 'delete');
+    this.#plane.maps.wires.delete(encodeTuple(t));
+  }
+
+  /** Changes a flow, all or nothing. */
+  command(c: Command): CommandResult {
+    return runCommand(this.#plane.programs.boundary_command, c);
+  }
+
+  /** How often each reason occurred, over all CPUs, since the data plane was loaded. */
+  counters(): Map<number, bigint> {
+    const length = 8 * possibleCpus();
+    const sums = new Map<number, bigint>();
+    for (let reason = 0; reason < REASON.REASON_END; reason++) {
+      const view = this.#plane.maps.counters.get(u32(reason), length);
+      let sum = 0n;
+      for (let at = 0; view !== undefined && at < length; at += 8)
+        sum += view.getBigUint64(at, true);
+      sums.set(reason, sum);
+    }
+    return sums;
+  }
+
+  /** Legacy connections and why; the oldest are forgotten when there are many. */
+  plain(): Array<[Tuple, Plain]> {
+    const found: Array<[Tuple, Plain]> = [];
+    this.#plane.maps.plain.forEach((keys, keyAt, values, valueAt) => {
+      found.push([readTuple(keys, keyAt), readPlain(values, valueAt)]);
+    });
+    return found;
+  }
+
+  /** Fills the stock of random TIFID and key halves; how many were added. */
+  stockHalves(): number {
+    const { halves, tifids } = this.#plane.maps;
+    const drawn = new Set<number>();
+    for (let added = 0; ; ) {
+      const random = randomBytes(256 * HALF_SIZE);
+      for (let at = 0; at < random.length; at += HALF_SIZE) {
+        const half = random.readUInt32BE(at);
+        if (half === 0 || drawn.has(half) || tifids.get(halfKey(half)) !== undefined) continue;
+        if (!halves.push(random.subarray(at, at + HALF_SIZE))) return added;
+        drawn.add(half);
+        added += 1;
+      }
+    }
+  }
+
+  /** Changes some settings; the programs see them with the next packet. */
+  writeSettings(s: Partial<Settings>): void {
+    const { settings } = this.#plane.maps;
+    const view = settings.get(KEY_ZERO) ?? new DataView(new ArrayBuffer(settings.valueSize));
+    // The version belongs to the loader: it says what the pinned maps are, not what we are.
+    const { abiVersion } = readSettings(view);
+    writeSettings(view, { ...readSettings(view), ...s, abiVersion });
+    settings.set(KEY_ZERO, new Uint8Array(view.buffer));
+  }
+
+  /** The settings in force. */
+  settings(): Settings {
+    const { settings } = this.#plane.maps;
+    return readSettings(
+      settings.get(KEY_ZERO) ?? new DataView(new ArrayBuffer(settings.valueSize)),
+    );
+  }
+
+  /** Calls back with each waiting event; how many.  To be called when eventsFd is readable. */
+  consumeEvents(onEvent: (e: BoundaryEvent) => void): number {
+    return this.#events.consume(onEvent);
+  }
+
+  /** BPF_PROG_TEST_RUN on a frame, Ethernet header included: for tests and benchmarks. */
+  testRun(program: 'egress' | 'ingress', frame: Uint8Array, o: TestOptions = {}): TestVerdict {
+    return testProgram(this.#programs[program], frame, o);
+  }
+
+  #refuseActive(t: Tuple, verb: string): void {
+    if (this.wire(t)?.state !== WIRE_STATE.ACTIVE) return;
+    throw new Error(`cannot ${verb} a wire that carries a flow: use a command`);
+  }
+}
+
+const tcPrograms = (programs: DataPlane['programs']): TcPrograms => ({
+  egress: programs.boundary_egress,
+  ingress: programs.boundary_ingress,
+});
+
+function u32(n: number): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(n);
+  return bytes;
+}
+
+/** TIFID halves are kept as on the wire. */
+function halfKey(half: number): Uint8Array {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32BE(half >>> 0);
+  return bytes;
+}

@@ -1,0 +1,92 @@
+/*
+ * What the data plane tells the daemon, through the pinned ring buffer.
+ *
+ * Events that a dead daemon has not read are still there for the next one.
+ */
+
+import { lastErrno } from '../libc/errno.js';
+import type { Tuple } from '../wire/tuple.js';
+import { EVENT_AT, EVENT_SIZE, EVENT_TYPE, readTuple } from './abi.gen.js';
+import {
+  copyMemory,
+  libbpfError,
+  type Pointer,
+  registerSample,
+  ringConsume,
+  ringEpollFd,
+  ringFree,
+  ringNew,
+  unregister,
+} from './libbpf.js';
+
+/** `at`: CLOCK_MONOTONIC, ns.  `packet`: from the IP header on, at most the headers. */
+export interface BoundaryEvent {
+  type: 'packet' | 'opened' | 'ended' | 'proven' | 'rst';
+  ifindex: number;
+  at: bigint;
+  tuple: Tuple;
+  packet: Uint8Array;
+}
+
+const TYPES = new Map<number, BoundaryEvent['type']>([
+  [EVENT_TYPE.PACKET, 'packet'],
+  [EVENT_TYPE.OPENED, 'opened'],
+  [EVENT_TYPE.ENDED, 'ended'],
+  [EVENT_TYPE.PROVEN, 'proven'],
+  [EVENT_TYPE.RST, 'rst'],
+]);
+
+/** Reads the ring buffer. */
+export class EventReader {
+  readonly fd: number;
+  #ring: Pointer;
+  #callback: Pointer;
+  #bytes = new Uint8Array(EVENT_SIZE);
+  #pending: BoundaryEvent[] = [];
+
+  constructor(mapFd: number) {
+    this.#callback = registerSample((_context, bytes, length) => this.#take(bytes, Number(length)));
+    const ring = ringNew(mapFd, this.#callback, null, null);
+    if (ring === null) throw libbpfError('open the ring buffer of events', lastErrno());
+    this.#ring = ring;
+    this.fd = ringEpollFd(ring);
+  }
+
+  /** Calls back with each event that is waiting, oldest first; how many. */
+  consume(onEvent: (event: BoundaryEvent) => void): number {
+    const error = ringConsume(this.#ring);
+    if (error < 0) throw libbpfError('read events', error);
+    const events = this.#pending;
+    this.#pending = [];
+    for (const event of events) onEvent(event);
+    return events.length;
+  }
+
+  close(): void {
+    ringFree(this.#ring);
+    unregister(this.#callback);
+  }
+
+  /* Only copies: what handles an event may throw, and libbpf's frames lie between. */
+  #take(bytes: Pointer, length: number): number {
+    if (length < EVENT_SIZE) return 0;
+    copyMemory(this.#bytes, bytes, EVENT_SIZE);
+    const event = decode(this.#bytes);
+    if (event !== undefined) this.#pending.push(event);
+    return 0;
+  }
+}
+
+function decode(bytes: Uint8Array): BoundaryEvent | undefined {
+  const view = new DataView(bytes.buffer, bytes.byteOffset);
+  const type = TYPES.get(view.getUint32(EVENT_AT.type, true));
+  if (type === undefined) return undefined;
+  const length = view.getUint32(EVENT_AT.length, true);
+  return {
+    type,
+    ifindex: view.getUint32(EVENT_AT.ifindex, true),
+    at: view.getBigUint64(EVENT_AT.at, true),
+    tuple: readTuple(view, EVENT_AT.tuple),
+    packet: bytes.slice(EVENT_AT.packet, EVENT_AT.packet + length),
+  };
+}

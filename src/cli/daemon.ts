@@ -1,0 +1,52 @@
+/* `tiflow daemon`: the daemon in the foreground, as a service manager wants it. */
+
+import type { Command } from 'commander';
+import pino, { type Logger } from 'pino';
+import { CONFIG_PATH, type Config, interfaceName, readConfig } from '../daemon/config.js';
+import { UsageError } from './exit.js';
+import { requirePrivileges } from './privileges.js';
+import { addRunDirOption, type RunDirOption } from './run-dir.js';
+
+interface DaemonOptions extends RunDirOption {
+  config?: string;
+  interface: string[];
+}
+
+export function addDaemon(program: Command): void {
+  addRunDirOption(program.command('daemon'))
+    .description('run the daemon in the foreground (tiflow up starts it in the background)')
+    .option('--config <file>', `configuration (default ${CONFIG_PATH}, if it exists)`)
+    .option('--interface <name>', 'attach this interface too; may be repeated', collect, [])
+    .action(async (o: DaemonOptions) => {
+      const config = effectiveConfig(o);
+      requirePrivileges('daemon');
+      const { runDaemon } = await import('../daemon/daemon.js');
+      await runDaemon(config, openLog(config));
+    });
+}
+
+/** The configuration file with what the command line says over it. */
+export function effectiveConfig(o: DaemonOptions): Config {
+  const config = readConfig(o.config ?? CONFIG_PATH, { mustExist: o.config !== undefined });
+  for (const name of o.interface) {
+    const checked = interfaceName.safeParse(name);
+    if (!checked.success) throw new UsageError(`--interface: "${name}" is no interface name`);
+  }
+  return {
+    ...config,
+    interfaces: [...new Set([...config.interfaces, ...o.interface])],
+    runDir: o.runDir ?? config.runDir,
+  };
+}
+
+/* Synchronous: the last lines before a crash are the ones that matter. */
+function openLog(config: Config): Logger {
+  return pino(
+    { level: config.log, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    pino.destination({ fd: 2, sync: true }),
+  );
+}
+
+function collect(value: string, values: string[]): string[] {
+  return [...values, value];
+}

@@ -1,0 +1,76 @@
+/* The daemon, its configuration, and the secrets in it. */
+
+import { existsSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { DaemonClient, DaemonNotRunning } from '../../daemon/client.js';
+import { type Config, ConfigError, readConfig } from '../../daemon/config.js';
+import { tiflowVersion } from '../../daemon/version.js';
+import type { StatusView } from '../../daemon/view.js';
+import { type Check, fail, ok, warn } from './check.js';
+
+/** Is one running, of this version, and does it have what it needs? */
+export async function checkDaemon(
+  runDir: string,
+): Promise<{ checks: Check[]; status: StatusView | undefined }> {
+  try {
+    const status = await new DaemonClient(runDir).status();
+    return { checks: describeDaemon(status, tiflowVersion()), status };
+  } catch (error) {
+    if (!(error instanceof Error)) throw error;
+    const check =
+      error instanceof DaemonNotRunning
+        ? describeAbsence(runDir, existsSync(join(runDir, 'bpf', 'flows')))
+        : fail('daemon', error.message, 'see tiflow.log in the run directory');
+    return { checks: [check], status: undefined };
+  }
+}
+
+/** `own`: the version of the command that asks. */
+export function describeDaemon(status: StatusView, own: string): Check[] {
+  const attached = status.interfaces.filter((link) => link.attached).map((link) => link.name);
+  return [
+    status.tiflow === own
+      ? ok('daemon', `running, version ${own}, pid ${status.pid}`)
+      : warn(
+          'daemon',
+          `running version ${status.tiflow}, this is ${own}`,
+          'restart it; flows go on meanwhile',
+        ),
+    attached.length > 0
+      ? ok('daemon.attached', `attached to ${attached.join(', ')}`)
+      : warn('daemon.attached', 'attached to no interface: nothing is protected', 'tiflow up IF'),
+  ];
+}
+
+/** `pinned`: the boundary of a daemon that has died is still there. */
+export function describeAbsence(runDir: string, pinned: boolean): Check {
+  if (!pinned) return warn('daemon', `none runs in ${runDir}`, 'tiflow up IF');
+  return fail(
+    'daemon',
+    `dead, but its boundary in ${runDir} still carries flows: none of them can move now`,
+    'start it again: tiflow up IF (or take all down: tiflow down)',
+  );
+}
+
+/** The configuration parses, and only its owner can read the keys. */
+export function checkConfig(path: string): { checks: Check[]; config: Config | undefined } {
+  try {
+    const config = readConfig(path, { mustExist: false });
+    const what = existsSync(path) ? path : `no ${path}: defaults`;
+    return { checks: [ok('config', what), ...checkSecrets(config, path)], config };
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return { checks: [fail('config', error.message, 'correct it')], config: undefined };
+  }
+}
+
+/** One check per file that holds a pre-shared key. */
+export function checkSecrets(config: Config, path: string): Check[] {
+  const files = [...(config.psk?.files ?? []), ...(config.psk?.inline ? [path] : [])];
+  return files.map((file) => {
+    const mode = statSync(file).mode & 0o777;
+    const text = `${file} has mode ${mode.toString(8).padStart(4, '0')}`;
+    if ((mode & 0o077) === 0) return ok('psk.permissions', text);
+    return fail('psk.permissions', `${text}: others can use the key`, `chmod 600 ${file}`);
+  });
+}

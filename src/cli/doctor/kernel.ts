@@ -1,0 +1,133 @@
+/* What the kernel must have, tried rather than concluded from its version: distributions
+ * configure, backport and remove.
+ */
+
+import { accessSync, constants, readFileSync } from 'node:fs';
+import { release } from 'node:os';
+import { CAPABILITIES_NEEDED, missingCapabilities } from '../privileges.js';
+import { type Check, fail, ok, warn } from './check.js';
+import { run } from './command.js';
+
+const BTF_PATH = '/sys/kernel/btf/vmlinux';
+
+/* enum bpf_prog_type and enum bpf_map_type, linux/bpf.h */
+const PROGRAM_TYPES = { 'tc programs': 3, 'SYSCALL programs': 31 } as const;
+const MAP_TYPES = { 'queue maps': 22, 'ring buffers': 27 } as const;
+
+/** Kernel, its features, and what this process may do with them. */
+export async function checkKernel(): Promise<Check[]> {
+  return [
+    checkRelease(release()),
+    checkCapabilities(),
+    checkBtf(),
+    ...(await checkBpf()),
+    checkFilesystem(readFileSync('/proc/filesystems', 'utf8')),
+    checkClsact(),
+    ...checkJit(),
+  ];
+}
+
+/** 5.15: SYSCALL programs came with 5.14, and 5.15 is the first long-term release after it. */
+export function checkRelease(text: string): Check {
+  const [major = 0, minor = 0] = text.split('.').map((part) => Number.parseInt(part, 10));
+  const name = 'kernel.release';
+  if (major > 5 || (major === 5 && minor >= 15)) return ok(name, `Linux ${text}`);
+  return fail(name, `Linux ${text} is older than 5.15`, 'boot a newer kernel');
+}
+
+function checkCapabilities(): Check {
+  const missing = missingCapabilities();
+  const name = 'privileges';
+  if (missing.length === 0) return ok(name, CAPABILITIES_NEEDED.join(' '));
+  return fail(name, `missing: ${missing.join(' ')}`, 'run as root');
+}
+
+function checkBtf(): Check {
+  try {
+    accessSync(BTF_PATH, constants.R_OK);
+    return ok('kernel.btf', BTF_PATH);
+  } catch {
+    const advice = 'use a kernel built with CONFIG_DEBUG_INFO_BTF';
+    return fail('kernel.btf', `${BTF_PATH} is not readable`, advice);
+  }
+}
+
+/* Probing loads a tiny program or map, which needs the privilege that the daemon needs. */
+async function checkBpf(): Promise<Check[]> {
+  const probe = await openProbe();
+  if (typeof probe === 'string') {
+    return [fail('kernel.bpf', probe, 'install libbpf 1 (Debian: apt install libbpf1)')];
+  }
+  if (missingCapabilities(['CAP_BPF']).length > 0) {
+    return [warn('kernel.bpf', 'not checked without CAP_BPF', 'run tiflow doctor as root')];
+  }
+  const results: [string, number][] = [
+    ...Object.entries(PROGRAM_TYPES).map(([what, type]): [string, number] => [
+      what,
+      probe.programType(type),
+    ]),
+    ...Object.entries(MAP_TYPES).map(([what, type]): [string, number] => [
+      what,
+      probe.mapType(type),
+    ]),
+  ];
+  return results.map(([what, result]) => {
+    const name = `kernel.${what.toLowerCase().replaceAll(' ', '-')}`;
+    return result === 1
+      ? ok(name, `${what} load`)
+      : fail(name, `the kernel refuses ${what}`, 'use a kernel from 5.15 with CONFIG_BPF_SYSCALL');
+  });
+}
+
+interface Probe {
+  /** 1: supported, 0: not, negative: cannot be told. */
+  programType(type: number): number;
+  mapType(type: number): number;
+}
+
+async function openProbe(): Promise<Probe | string> {
+  try {
+    const { default: koffi } = await import('koffi');
+    const library = koffi.load('libbpf.so.1');
+    const programType = library.func('int libbpf_probe_bpf_prog_type(int, void *)');
+    const mapType = library.func('int libbpf_probe_bpf_map_type(int, void *)');
+    return {
+      programType: (type) => programType(type, null) as number,
+      mapType: (type) => mapType(type, null) as number,
+    };
+  } catch (error) {
+    return `libbpf.so.1: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}
+
+/** `filesystems`: the text of /proc/filesystems. */
+export function checkFilesystem(filesystems: string): Check {
+  if (/^nodev\tbpf$/m.test(filesystems)) return ok('kernel.bpffs', 'bpffs can be mounted');
+  return fail('kernel.bpffs', 'no bpf filesystem', 'use a kernel built with CONFIG_BPF_SYSCALL');
+}
+
+/* In a network namespace of its own, so that nothing of this one is changed. */
+function checkClsact(): Check {
+  const name = 'kernel.clsact';
+  const tried = run('unshare', ['--net', 'tc', 'qdisc', 'add', 'dev', 'lo', 'clsact']);
+  if (tried.status === 0) return ok(name, 'clsact can be attached');
+  if (missingCapabilities(['CAP_SYS_ADMIN']).length > 0) {
+    return warn(name, 'not checked without CAP_SYS_ADMIN', 'run tiflow doctor as root');
+  }
+  if (tried.status === undefined || tried.status === 127) {
+    return warn(name, 'not checked: unshare or tc is missing', 'install util-linux and iproute2');
+  }
+  const advice = 'use a kernel built with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF';
+  return fail(name, `clsact cannot be attached: ${tried.stderr}`, advice);
+}
+
+function checkJit(): Check[] {
+  try {
+    const enabled = readFileSync('/proc/sys/net/core/bpf_jit_enable', 'utf8').trim() !== '0';
+    if (enabled) return [ok('kernel.jit', 'BPF programs are compiled')];
+    const advice = 'sysctl -w net.core.bpf_jit_enable=1';
+    return [warn('kernel.jit', 'BPF programs are interpreted: every packet costs more', advice)];
+  } catch {
+    return []; // CONFIG_BPF_JIT_ALWAYS_ON in another network namespace: nothing to set
+  }
+}

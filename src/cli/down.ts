@@ -1,0 +1,123 @@
+/* `tiflow down [IF...]`: detach; without interfaces stop the daemon and leave nothing behind.
+ *
+ * Works on what is pinned, too, when the daemon is dead.  Refuses to break connections that live
+ * only through the boundary, unless told to; those are then reset, so that their programs are
+ * told at once.
+ */
+
+import type { Command } from 'commander';
+import { DaemonClient, DaemonNotRunning } from '../daemon/client.js';
+import { CONFIG_PATH, type Config, readConfig } from '../daemon/config.js';
+import { removeRunDirectory } from '../daemon/run-directory.js';
+import { waitUntilStopped } from './background.js';
+import { VerbError } from './exit.js';
+import { type Installation, installationOf } from './installation.js';
+import { requirePrivileges } from './privileges.js';
+import { addRunDirOption, type RunDirOption } from './run-dir.js';
+
+interface DownOptions extends RunDirOption {
+  config?: string;
+  force?: boolean;
+}
+
+export function addDown(program: Command): void {
+  addRunDirOption(program.command('down'))
+    .description('detach the boundary; without interfaces stop the daemon and leave nothing')
+    .argument('[interface...]', 'only from these')
+    .option('--force', 'even if flows have moved: they are reset')
+    .option(
+      '--config <file>',
+      `configuration that the daemon was started with (default ${CONFIG_PATH})`,
+    )
+    .action(down);
+}
+
+async function down(names: string[], o: DownOptions): Promise<void> {
+  const config = readConfig(o.config ?? CONFIG_PATH, { mustExist: o.config !== undefined });
+  const runDir = o.runDir ?? config.runDir;
+  const client = new DaemonClient(runDir);
+  const alive = await client.status().then(() => true, absentDaemon);
+  if (!alive) requirePrivileges('down');
+  const found = await installationOf(runDir, alive ? client : undefined);
+  try {
+    if (names.length === 0) await removeAll(found, { ...config, runDir }, o);
+    else await detach(found, names, o);
+  } finally {
+    found.close();
+  }
+}
+
+async function detach(found: Installation, names: string[], o: DownOptions): Promise<void> {
+  const attached = found.attached();
+  const unknown = names.find((name) => !attached.includes(name));
+  if (unknown !== undefined) {
+    const list = attached.join(', ') || 'no interface';
+    throw new VerbError(`no boundary is attached to ${unknown} (attached: ${list})`);
+  }
+  const moved = found.movedOn(names);
+  refuseToBreak(moved.length, names.join(', '), o);
+  for (const name of names) {
+    await found.detach(name);
+    process.stdout.write(`${name}: boundary detached\n`);
+  }
+  if (moved.length > 0) await resetSockets(moved);
+}
+
+async function removeAll(found: Installation, config: Config, o: DownOptions): Promise<void> {
+  requirePrivileges('down');
+  const moved = found.movedOn(undefined);
+  const attached = found.attached();
+  refuseToBreak(moved.length, config.runDir, o);
+  if (await found.stopDaemon()) {
+    await waitUntilStopped(config.runDir);
+    process.stdout.write('daemon stopped\n');
+  }
+  found.close();
+  const { Boundary } = await import('../boundary/boundary.js');
+  Boundary.remove(config.runDir);
+  await releaseRetained(config);
+  if (moved.length > 0) await resetSockets(moved);
+  removeRunDirectory(config.runDir);
+  for (const name of attached) process.stdout.write(`${name}: boundary detached\n`);
+  process.stdout.write(`nothing of tiflow is left in ${config.runDir}\n`);
+}
+
+function refuseToBreak(moved: number, what: string, o: DownOptions): void {
+  if (moved === 0 || o.force === true) return;
+  const flows = moved === 1 ? '1 flow has' : `${moved} flows have`;
+  throw new VerbError(
+    `down ${what}: ${flows} moved and would break (see: tiflow flows); --force resets them`,
+  );
+}
+
+async function releaseRetained(config: Config): Promise<void> {
+  const { Netlink } = await import('../link/netlink.js');
+  const { RetainedAddresses } = await import('../link/retained.js');
+  const netlink = new Netlink();
+  try {
+    const retained = new RetainedAddresses(netlink, { mark: config.mark, table: config.table });
+    for (const address of retained.list()) process.stdout.write(`${address}: released\n`);
+    retained.releaseAll();
+  } finally {
+    netlink.close();
+  }
+}
+
+async function resetSockets(tuples: readonly string[]): Promise<void> {
+  const { Netlink } = await import('../link/netlink.js');
+  const { destroySocket, tcpSockets } = await import('../link/sockets.js');
+  const { tupleText } = await import('../wire/tuple.js');
+  const netlink = new Netlink();
+  try {
+    const doomed = tcpSockets(netlink).filter(({ tuple }) => tuples.includes(tupleText(tuple)));
+    const reset = doomed.filter(({ tuple }) => destroySocket(netlink, tuple)).length;
+    process.stdout.write(`${reset} of ${tuples.length} moved flows reset\n`);
+  } finally {
+    netlink.close();
+  }
+}
+
+function absentDaemon(error: unknown): false {
+  if (error instanceof DaemonNotRunning) return false;
+  throw error;
+}

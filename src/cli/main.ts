@@ -1,0 +1,62 @@
+#!/usr/bin/env node
+/* The `tiflow` command: one file per verb, added here.
+ *
+ * Not here: what a verb does.  Verbs throw; this is the only place that turns an error into an
+ * exit code.
+ */
+
+import { realpathSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Command, CommanderError } from 'commander';
+import { tiflowVersion } from '../daemon/version.js';
+import { addLabCommands } from '../lab/cli.js';
+import { addDaemon } from './daemon.js';
+import { addDoctor } from './doctor.js';
+import { addDown } from './down.js';
+import { EXIT, explainError } from './exit.js';
+import { addFlows } from './flows.js';
+import { addMonitor } from './monitor.js';
+import { addStatus } from './status.js';
+import { addUp } from './up.js';
+
+function buildProgram(): Command {
+  const program = new Command('tiflow')
+    .description('TCP connections that go on when either end gets a new IP address')
+    .version(tiflowVersion(), '-V, --version')
+    .showSuggestionAfterError()
+    .showHelpAfterError('(tiflow --help shows what there is)')
+    .exitOverride();
+  addUp(program);
+  addDown(program);
+  addStatus(program);
+  addFlows(program);
+  addMonitor(program);
+  addDoctor(program);
+  addDaemon(program);
+  addLabCommands(program);
+  return program;
+}
+
+/** Runs one command line; returns the exit code.  `args` without interpreter and script. */
+export async function main(args: string[]): Promise<number> {
+  process.stdout.on('error', endOnClosedPipe);
+  try {
+    await buildProgram().parseAsync(args, { from: 'user' });
+    return Number(process.exitCode ?? EXIT.ok);
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    const { exit, text } = explainError(error);
+    process.stderr.write(text.replace(/^/gm, 'tiflow: ').concat('\n'));
+    return exit;
+  }
+}
+
+/* `tiflow flows | head -1` is no failure. */
+function endOnClosedPipe(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(EXIT.ok);
+}
+
+if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
+  process.exitCode = await main(process.argv.slice(2));
+}

@@ -1,0 +1,67 @@
+/* `tiflow status`: is it on, where, and what does it protect. */
+
+import type { Command } from 'commander';
+import { DaemonClient } from '../daemon/client.js';
+import { formatDuration } from '../daemon/duration.js';
+import type { StatusView } from '../daemon/view.js';
+import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
+import { alignColumns, type Paint, painterFor } from './table.js';
+
+export function addStatus(program: Command): void {
+  addRunDirOption(program.command('status'))
+    .description('show the interfaces, the protected flows, and why others are legacy')
+    .option('--json', 'print one JSON object')
+    .action(async (o: RunDirOption & { json?: boolean }) => {
+      const status = await new DaemonClient(runDirOf(o)).status();
+      const text = o.json
+        ? JSON.stringify(status)
+        : formatStatus(status, painterFor(process.stdout));
+      process.stdout.write(`${text}\n`);
+    });
+}
+
+/** Lines for people; counters that are zero are left out. */
+export function formatStatus(status: StatusView, paint: Paint): string {
+  const { flows, moves } = status;
+  const uptime = formatDuration(status.uptime_s * 1000);
+  const sections = [
+    [`tiflow ${status.tiflow}: daemon running, pid ${status.pid}, up ${uptime}`],
+    interfaceLines(status, paint),
+    alignColumns([
+      ['retained', status.retained.join(' ') || 'none'],
+      ['flows', `${flows.protected} protected, ${flows.moved} moved, ${flows.moving} moving`],
+      ['legacy', `${flows.legacy}`],
+      ['moves', `${moves.completed} completed, ${moves.failed} failed`],
+    ]),
+    countLines('legacy flows by reason', status.legacy_by_reason, paint),
+    countLines('counters', status.counters, paint),
+  ];
+  return sections
+    .filter((lines) => lines.length > 0)
+    .map((lines) => lines.join('\n'))
+    .join('\n\n');
+}
+
+function interfaceLines(status: StatusView, paint: Paint): string[] {
+  const rows = status.interfaces.map((link) => [
+    link.name,
+    link.attached ? 'attached' : 'not attached',
+    link.carrier ? 'up' : 'no carrier',
+    link.addresses.join(' ') || '-',
+  ]);
+  if (rows.length === 0) return ['no interfaces (tiflow up IF...)'];
+  const [head = '', ...lines] = alignColumns([
+    ['INTERFACE', 'BOUNDARY', 'LINK', 'ADDRESSES'],
+    ...rows,
+  ]);
+  return [paint('bold', head), ...lines];
+}
+
+function countLines(title: string, counts: Record<string, number>, paint: Paint): string[] {
+  const rows = Object.entries(counts)
+    .filter(([, count]) => count > 0)
+    .sort(([a, countA], [b, countB]) => countB - countA || a.localeCompare(b));
+  if (rows.length === 0) return [];
+  const lines = alignColumns(rows.map(([name, count]) => [`  ${name}`, `${count}`]));
+  return [paint('bold', title), ...lines];
+}

@@ -1,0 +1,83 @@
+/* `tiflow up IF...`: protect the connections of these interfaces from now on. */
+
+import type { Command } from 'commander';
+import { DaemonClient, DaemonNotRunning } from '../daemon/client.js';
+import { CONFIG_PATH, readConfig } from '../daemon/config.js';
+import { logPath, removeRunDirectory } from '../daemon/run-directory.js';
+import type { StatusView } from '../daemon/view.js';
+import { startDaemon, waitUntilStopped } from './background.js';
+import { requireInterfaces } from './interfaces.js';
+import { requirePrivileges } from './privileges.js';
+import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
+
+interface UpOptions extends RunDirOption {
+  config?: string;
+}
+
+export function addUp(program: Command): void {
+  addRunDirOption(program.command('up'))
+    .description('attach the boundary to interfaces; starts the daemon if none runs')
+    .argument('<interface...>', 'where packets leave the machine, such as eth0')
+    .option('--config <file>', `configuration of a daemon that is started (default ${CONFIG_PATH})`)
+    .action(up);
+}
+
+async function up(names: string[], o: UpOptions): Promise<void> {
+  requireInterfaces(names);
+  const runDir = upRunDir(o);
+  const client = new DaemonClient(runDir);
+  const running = await client.status().catch(absentDaemon);
+  const started = running === undefined ? await start(runDir, o) : undefined;
+  const attachedBefore = attachedOf(running);
+  try {
+    for (const name of names) await client.attach(name);
+  } catch (error) {
+    if (started !== undefined && isIdle(started)) await undoStart(client, runDir);
+    throw error;
+  }
+  print(names, attachedBefore, await client.status());
+}
+
+/* Unlike the reading verbs, this one must not go on with a configuration that is broken. */
+function upRunDir(o: UpOptions): string {
+  const config = readConfig(o.config ?? CONFIG_PATH, { mustExist: o.config !== undefined });
+  return runDirOf({ runDir: o.runDir ?? config.runDir });
+}
+
+async function start(runDir: string, o: UpOptions): Promise<StatusView> {
+  requirePrivileges('up');
+  const status = await startDaemon({ runDir, ...(o.config && { config: o.config }) });
+  process.stdout.write(`daemon started (pid ${status.pid}, log ${logPath(runDir)})\n`);
+  return status;
+}
+
+/* A daemon that found flows of its predecessor has to stay, whatever became of our interfaces. */
+function isIdle(status: StatusView): boolean {
+  return status.flows.protected === 0 && attachedOf(status).size === 0;
+}
+
+async function undoStart(client: DaemonClient, runDir: string): Promise<void> {
+  await client.shutdown();
+  await waitUntilStopped(runDir);
+  const { Boundary } = await import('../boundary/boundary.js');
+  Boundary.remove(runDir);
+  removeRunDirectory(runDir);
+  process.stdout.write('daemon stopped again\n');
+}
+
+function print(names: string[], attachedBefore: Set<string>, status: StatusView): void {
+  for (const name of names) {
+    const addresses = status.interfaces.find((link) => link.name === name)?.addresses ?? [];
+    const what = attachedBefore.has(name) ? 'attached already' : 'attached';
+    process.stdout.write(`${name}: boundary ${what} (${addresses.join(', ') || 'no address'})\n`);
+  }
+}
+
+function attachedOf(status: StatusView | undefined): Set<string> {
+  const links = status?.interfaces ?? [];
+  return new Set(links.filter((link) => link.attached).map((link) => link.name));
+}
+
+function absentDaemon(error: unknown): undefined {
+  if (!(error instanceof DaemonNotRunning)) throw error;
+}

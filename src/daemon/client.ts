@@ -1,0 +1,135 @@
+/* A client of the daemon's socket, for the CLI and the lab. */
+
+import { type IncomingMessage, request } from 'node:http';
+import { createInterface } from 'node:readline';
+import { socketPath } from './run-directory.js';
+import type { ErrorView, FlowsView, MonitorEvent, StatusView } from './view.js';
+
+const ANSWER_TIMEOUT_MS = 10_000;
+
+/** Nothing listens on the socket. */
+export class DaemonNotRunning extends Error {
+  override readonly name = 'DaemonNotRunning';
+}
+
+/** The daemon refused, or could not be asked; `code` is an errno name or one of the API's. */
+export class DaemonError extends Error {
+  override readonly name = 'DaemonError';
+  constructor(
+    message: string,
+    readonly code: string,
+  ) {
+    super(message);
+  }
+}
+
+export class DaemonClient {
+  readonly #runDir: string;
+
+  constructor(runDir: string) {
+    this.#runDir = runDir;
+  }
+
+  /** All requests throw DaemonNotRunning or DaemonError. */
+  async status(): Promise<StatusView> {
+    return (await this.#ask('GET', '/v1/status')) as StatusView;
+  }
+
+  async flows(): Promise<FlowsView> {
+    return (await this.#ask('GET', '/v1/flows')) as FlowsView;
+  }
+
+  async attach(name: string): Promise<void> {
+    await this.#ask('POST', '/v1/interfaces', { name });
+  }
+
+  /** Without a name: from every interface. */
+  async detach(name?: string): Promise<void> {
+    const which = name === undefined ? '' : `/${encodeURIComponent(name)}`;
+    await this.#ask('DELETE', `/v1/interfaces${which}`);
+  }
+
+  /** Returns when the daemon has agreed to stop, not when it has stopped. */
+  async shutdown(): Promise<void> {
+    await this.#ask('POST', '/v1/shutdown');
+  }
+
+  /** Events from now on, until the daemon stops or the caller leaves the loop. */
+  async *monitor(signal?: AbortSignal): AsyncGenerator<MonitorEvent> {
+    const response = await this.#send('GET', '/v1/monitor', undefined, signal);
+    if (response.statusCode !== 200) throw refusal(response, await readAll(response));
+    const lines = createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY });
+    try {
+      for await (const line of lines) yield JSON.parse(line) as MonitorEvent;
+    } catch (error) {
+      if (signal?.aborted !== true) throw this.#explain(error as NodeJS.ErrnoException);
+    } finally {
+      response.destroy();
+    }
+  }
+
+  async #ask(method: string, path: string, body?: unknown): Promise<unknown> {
+    const timeout = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    const response = await this.#send(method, path, body, timeout);
+    try {
+      const text = await readAll(response);
+      if (response.statusCode !== 200) throw refusal(response, text);
+      return JSON.parse(text);
+    } catch (error) {
+      throw error instanceof DaemonError ? error : this.#explain(error as NodeJS.ErrnoException);
+    }
+  }
+
+  #send(
+    method: string,
+    path: string,
+    body: unknown,
+    signal: AbortSignal | undefined,
+  ): Promise<IncomingMessage> {
+    const text = body === undefined ? undefined : JSON.stringify(body);
+    return new Promise((resolve, reject) => {
+      const sent = request({
+        socketPath: socketPath(this.#runDir),
+        method,
+        path,
+        agent: false,
+        ...(signal && { signal }),
+        headers: text === undefined ? {} : { 'Content-Type': 'application/json' },
+      });
+      sent.on('response', resolve);
+      sent.on('error', (error: NodeJS.ErrnoException) => reject(this.#explain(error)));
+      sent.end(text);
+    });
+  }
+
+  #explain(error: NodeJS.ErrnoException): Error {
+    const socket = socketPath(this.#runDir);
+    if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED' || error.code === 'ENOTDIR') {
+      return new DaemonNotRunning(`no daemon runs in ${this.#runDir} (start one: tiflow up IF...)`);
+    }
+    if (error.code === 'EACCES' || error.code === 'EPERM') {
+      return new DaemonError(`open ${socket}: ${error.code} (run as root)`, error.code);
+    }
+    if (error.name === 'AbortError') {
+      const what = `the daemon at ${socket} did not answer in ${ANSWER_TIMEOUT_MS / 1000} s`;
+      return new DaemonError(what, 'ETIMEDOUT');
+    }
+    const code = error.code ?? error.message;
+    return new DaemonError(`ask the daemon at ${socket}: ${code}`, code);
+  }
+}
+
+function refusal(response: IncomingMessage, text: string): DaemonError {
+  try {
+    const { error } = JSON.parse(text) as ErrorView;
+    return new DaemonError(error.message, error.code);
+  } catch {
+    return new DaemonError(`the daemon answered ${response.statusCode}`, 'bad-answer');
+  }
+}
+
+async function readAll(response: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of response as AsyncIterable<Buffer>) chunks.push(chunk);
+  return Buffer.concat(chunks).toString('utf8');
+}

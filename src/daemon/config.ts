@@ -1,0 +1,202 @@
+/* The configuration: one optional TOML file, every key optional, every mistake an error that
+ * names the file, the line and the key.  docs/OPERATIONS.md is the reference for operators;
+ * a test checks that each key below stands in it.
+ *
+ * Not here: which file to read and what the command line overrides (src/cli/daemon.ts).
+ */
+
+import { readFileSync } from 'node:fs';
+import { parse, TomlError } from 'smol-toml';
+import { z } from 'zod';
+import { parseDurationMs } from './duration.js';
+import { loadPsk, type Psk, pskShape } from './psk.js';
+import { didYouMean } from './suggestion.js';
+import { contains, lineOf } from './toml-position.js';
+
+export const CONFIG_PATH = '/etc/tiflow.toml';
+export const RUN_DIR = '/run/tiflow';
+
+/* 0x5449 is "TI", as in the option's ExID.  Any value that nothing else on the machine uses will
+ * do for both; routing tables above 255 have no meaning to the kernel.
+ */
+const MARK_DEFAULT = 0x5449;
+const TABLE_DEFAULT = 0x5449;
+
+export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error', 'silent'] as const;
+export type LogLevel = (typeof LOG_LEVELS)[number];
+
+export interface PortRange {
+  first: number;
+  last: number;
+}
+
+export interface Config {
+  /** Attached when the daemon starts; `tiflow up` adds more. */
+  interfaces: string[];
+  runDir: string;
+  /** A flow that could not be moved for so long is reset towards its program. */
+  giveUpMs: number;
+  /** How long a bare RST on a silent path is kept back. */
+  quarantineMs: number;
+  /** A flow without a packet for so long is forgotten. */
+  idleMs: number;
+  /** Firewall mark of packets for a retained address. */
+  mark: number;
+  /** Routing table of the retained addresses. */
+  table: number;
+  sourcePorts: PortRange;
+  flowsMax: number;
+  /** Shell command that renews the addresses of the interface $1; undefined: find the client. */
+  renew: string | undefined;
+  psk: Psk | undefined;
+  log: LogLevel;
+}
+
+/** One line per mistake: "tiflow.toml:12: give_up: ...". */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError';
+}
+
+/** Linux: up to 15 bytes, neither "/" nor white space, not "." or "..". */
+export const interfaceName = z
+  .string('must be a string')
+  .regex(
+    /^(?!\.{1,2}$)[^/\s:]{1,15}$/,
+    'is no interface name (1 to 15 characters, no "/", ":" or space)',
+  );
+
+const absolutePath = z.string('must be a string').regex(/^\/[^\0]*$/, 'must be an absolute path');
+
+const FILE_SHAPE = z.strictObject({
+  interfaces: z.array(interfaceName, 'must be an array of strings').default([]),
+  run_dir: absolutePath.default(RUN_DIR),
+  give_up: duration('1s', '24h').default(60_000),
+  quarantine: duration('0s', '60s').default(3_000),
+  idle: duration('1m', '365d').default(86_400_000),
+  mark: integer(1, 0xffff_ffff).default(MARK_DEFAULT),
+  table: integer(1, 0xffff_ffff).default(TABLE_DEFAULT),
+  source_ports: z
+    .string('must be a string like "61000-65535"')
+    .transform(portRange)
+    .default({ first: 61_000, last: 65_535 }),
+  flows_max: integer(16, 4_194_304).default(65_536),
+  renew: z.string('must be a string').min(1, 'must not be empty').optional(),
+  psk: pskShape.optional(),
+  log: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`).default('info'),
+});
+
+/** Every key of the file, tables as "psk.key_id". */
+export const CONFIG_KEYS: readonly string[] = Object.keys(FILE_SHAPE.shape).flatMap((key) =>
+  key === 'psk' ? Object.keys(pskShape.shape).map((inner) => `psk.${inner}`) : [key],
+);
+
+/** The defaults: what an empty file means. */
+export function defaultConfig(): Config {
+  return parseConfig('', CONFIG_PATH);
+}
+
+/** Reads `path`.  A missing file is the defaults unless `mustExist`.  Throws ConfigError. */
+export function readConfig(path: string, o: { mustExist: boolean }): Config {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (cause) {
+    const code = (cause as NodeJS.ErrnoException).code ?? 'unknown error';
+    if (code === 'ENOENT' && !o.mustExist) return defaultConfig();
+    throw new ConfigError(`${path}: cannot read the configuration: ${code}`, { cause });
+  }
+  return parseConfig(text, path);
+}
+
+/** `path` is for messages, and key files may be relative to its directory.  Throws ConfigError. */
+export function parseConfig(text: string, path: string): Config {
+  const table = parseToml(text, path);
+  const file = FILE_SHAPE.safeParse(table);
+  if (!file.success) {
+    const mistakes = file.error.issues.flatMap((issue) => mistakesOf(issue, table));
+    throw new ConfigError(located(mistakes, text, path));
+  }
+  const { data } = file;
+  return {
+    interfaces: [...new Set(data.interfaces)],
+    runDir: data.run_dir,
+    giveUpMs: data.give_up,
+    quarantineMs: data.quarantine,
+    idleMs: data.idle,
+    mark: data.mark,
+    table: data.table,
+    sourcePorts: data.source_ports,
+    flowsMax: data.flows_max,
+    renew: data.renew,
+    psk: data.psk && readPsk(data.psk, text, path),
+    log: data.log,
+  };
+}
+
+function readPsk(table: z.output<typeof pskShape>, text: string, path: string): Psk {
+  const psk = loadPsk(table, path);
+  if ('what' in psk) throw new ConfigError(located([psk], text, path));
+  return psk;
+}
+
+function parseToml(text: string, path: string): unknown {
+  try {
+    return parse(text);
+  } catch (cause) {
+    if (!(cause instanceof TomlError)) throw cause;
+    const [headline = 'invalid'] = cause.message.split('\n');
+    const what = headline.replace(/^Invalid TOML document: /, '');
+    throw new ConfigError(`${path}:${cause.line}: column ${cause.column}: ${what}`, { cause });
+  }
+}
+
+interface Mistake {
+  at: string[];
+  what: string;
+}
+
+function mistakesOf(issue: z.core.$ZodIssue, table: unknown): Mistake[] {
+  const at = issue.path.map(String);
+  if (issue.code !== 'unrecognized_keys') {
+    return [{ at, what: contains(table, at) ? issue.message : `missing: ${issue.message}` }];
+  }
+  const known = at[0] === 'psk' ? Object.keys(pskShape.shape) : Object.keys(FILE_SHAPE.shape);
+  return issue.keys.map((key) => ({
+    at: [...at, key],
+    what: `unknown key${didYouMean(key, known)}`,
+  }));
+}
+
+/* In the order of the file, as a compiler does it. */
+function located(mistakes: readonly Mistake[], text: string, path: string): string {
+  return mistakes
+    .map(({ at, what }) => ({ line: lineOf(text, at), what: `${at.join('.')}: ${what}` }))
+    .sort((a, b) => a.line - b.line)
+    .map(({ line, what }) => `${path}:${line}: ${what}`)
+    .join('\n');
+}
+
+function integer(low: number, high: number) {
+  const what = `must be an integer from ${low} to ${high}`;
+  return z.int(what).min(low, what).max(high, what);
+}
+
+function duration(low: string, high: string) {
+  const what = `must be a duration with a unit, "${low}" to "${high}" (units: ms, s, m, h, d)`;
+  const [lowMs = 0, highMs = 0] = [parseDurationMs(low), parseDurationMs(high)];
+  return z.string(what).transform((text, context) => {
+    const durationMs = parseDurationMs(text);
+    if (durationMs !== undefined && durationMs >= lowMs && durationMs <= highMs) return durationMs;
+    context.addIssue({ code: 'custom', message: `${JSON.stringify(text)} ${what}` });
+    return z.NEVER;
+  });
+}
+
+function portRange(text: string, context: z.RefinementCtx): PortRange {
+  const match = /^(\d{1,5})-(\d{1,5})$/.exec(text);
+  const [first, last] = [Number(match?.[1]), Number(match?.[2])];
+  if (first >= 1024 && last <= 65_535 && first <= last) return { first, last };
+  const what = 'must be two ports from 1024 to 65535, like "61000-65535"';
+  context.addIssue({ code: 'custom', message: `${JSON.stringify(text)} ${what}` });
+  return z.NEVER;
+}

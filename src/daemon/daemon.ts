@@ -1,0 +1,322 @@
+/* The daemon's composition root: opens the parts, connects them, ends them.  It decides nothing.
+ *
+ *   link monitor ──► Mobility ──► SyncAgent ──► wire     boundary events ──► SyncAgent
+ *        ├─────────► Orphans                                    └──────────► Upkeep
+ *        └─────────► renewal of addresses
+ *
+ * It can die at any instant: what is pinned goes on, and the next one starts here again.
+ */
+
+import { randomBytes } from 'node:crypto';
+import type { Logger } from 'pino';
+import { reasonName } from '../boundary/abi.gen.js';
+import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
+import { Poller } from '../libc/poller.js';
+import { RawSender } from '../libc/raw.js';
+import { Autoconfiguration } from '../link/autoconf.js';
+import { renewAddresses } from '../link/dhcp.js';
+import { type LinkChange, LinkMonitor } from '../link/monitor.js';
+import { Netlink } from '../link/netlink.js';
+import { RetainedAddresses } from '../link/retained.js';
+import { tcpSockets } from '../link/sockets.js';
+import { deliverReset, SyncAgent } from '../sync/agent.js';
+import type { SyncEvent } from '../sync/event.js';
+import type { Address } from '../wire/address.js';
+import { tupleText } from '../wire/tuple.js';
+import { type ApiServer, serveApi } from './api.js';
+import { monotonicMs } from './clock.js';
+import type { Config } from './config.js';
+import { flowIsOver, flowView, legacyConnections, legacyView } from './flow-views.js';
+import { Mobility } from './mobility.js';
+import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
+import { Orphans } from './orphans.js';
+import { Retention } from './retention.js';
+import { claimRunDirectory, type RunDirectory } from './run-directory.js';
+import { Upkeep } from './upkeep.js';
+import { tiflowVersion } from './version.js';
+import type { DaemonControl, FlowsView, MonitorEvent, StatusView } from './view.js';
+
+/* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a
+ * reset that comes later answers a retransmission.
+ */
+const RST_SILENT_MS = 200;
+
+/* Middleboxes are replaced now and then. */
+const PLAIN_PEER_TTL_S = 3600;
+
+/** Runs until SIGTERM, SIGINT or the API ends it.  Throws RunDirectoryError or SystemError. */
+export async function runDaemon(config: Config, log: Logger): Promise<void> {
+  const directory = claimRunDirectory(config.runDir);
+  try {
+    const daemon = new Daemon(config, log);
+    try {
+      await daemon.run(directory);
+    } finally {
+      daemon.close();
+    }
+  } finally {
+    directory.release();
+  }
+}
+
+class Daemon implements DaemonControl {
+  #config: Config;
+  #log: Logger;
+  #startedAt = monotonicMs();
+  #subscribers = new Set<(event: MonitorEvent) => void>();
+  #poller = new Poller();
+  #netlink = new Netlink();
+  #boundary: Boundary;
+  #raw: RawSender;
+  #monitor: LinkMonitor;
+  #autoconf: Autoconfiguration;
+  #agent: SyncAgent;
+  #retention: Retention;
+  #mobility: Mobility;
+  #orphans: Orphans;
+  #upkeep: Upkeep;
+  #end: () => void = () => undefined;
+
+  constructor(config: Config, log: Logger) {
+    this.#config = config;
+    this.#log = log;
+    const emit = (event: NewEvent) => this.#emit(event);
+    const boundary = Boundary.open({
+      runDir: config.runDir,
+      limits: { flows: config.flowsMax },
+    });
+    this.#boundary = boundary;
+    configure(boundary, config);
+    this.#raw = new RawSender(config.mark);
+    this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
+    this.#autoconf = new Autoconfiguration(this.#netlink, this.#poller);
+    this.#agent = this.#newAgent();
+    const retained = new RetainedAddresses(this.#netlink, config);
+    this.#retention = new Retention(retained, emit);
+    const shared = { boundary, netlink: this.#netlink, giveUpMs: config.giveUpMs, emit };
+    this.#mobility = new Mobility({
+      ...shared,
+      agent: this.#agent,
+      monitor: this.#monitor,
+      retention: this.#retention,
+    });
+    this.#orphans = new Orphans(shared);
+    this.#upkeep = new Upkeep({
+      boundary,
+      idleMs: config.idleMs,
+      quarantineMs: config.quarantineMs,
+      sockets: () => tcpSockets(this.#netlink),
+      deliver: (packet) => deliverReset(this.#raw, packet),
+      readEvents: () => this.#readEvents(),
+      forgotten: (kernel) => this.#mobility.ended(kernel),
+    });
+  }
+
+  /** Serves until it is told to end. */
+  async run(directory: RunDirectory): Promise<void> {
+    const ended = new Promise<void>((resolve) => {
+      this.#end = resolve;
+    });
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, this.#end);
+    for (const name of this.#config.interfaces) this.attach(name);
+    for (const wire of this.#boundary.unfinishedWires()) this.#boundary.deleteWire(wire);
+    this.#poller.add(this.#boundary.eventsFd, () => this.#readEvents());
+    const api: ApiServer = await serveApi(directory, this, this.#log);
+    this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
+    this.#reconcile();
+    await ended;
+    this.#emit({ event: 'stopping' });
+    await api.close();
+  }
+
+  close(): void {
+    this.#upkeep.close();
+    this.#orphans.close();
+    this.#mobility.close();
+    this.#agent.close();
+    this.#autoconf.close();
+    this.#monitor.close();
+    this.#raw.close();
+    this.#poller.close();
+    this.#netlink.close();
+    this.#boundary.close();
+  }
+
+  status(): StatusView {
+    const flows = this.#boundary.flows().filter(([, flow]) => !flowIsOver(flow));
+    const legacy = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    const attached = new Set(this.#boundary.attached());
+    const addresses = this.#monitor.addresses();
+    const legacyByReason: Record<string, number> = {};
+    for (const { reason } of legacy) legacyByReason[reason] = (legacyByReason[reason] ?? 0) + 1;
+    return {
+      version: 1,
+      tiflow: tiflowVersion(),
+      pid: process.pid,
+      uptime_s: Math.round((monotonicMs() - this.#startedAt) / 1000),
+      interfaces: this.#monitor
+        .links()
+        .filter((link) => link.name !== 'lo')
+        .map((link) => ({
+          name: link.name,
+          attached: attached.has(link.name),
+          carrier: link.carrier,
+          addresses: addresses.filter((a) => a.interface === link.name).map((a) => a.address),
+        })),
+      retained: this.#retention.addresses(),
+      flows: {
+        protected: flows.length,
+        moving: flows.filter(([kernel]) => this.#agent.state(kernel) !== 'steady').length,
+        moved: flows.filter(([, flow]) => flow.moves > 0).length,
+        legacy: legacy.length,
+      },
+      legacy_by_reason: legacyByReason,
+      counters: countersByName(this.#boundary),
+      moves: { ...this.#mobility.moves },
+    };
+  }
+
+  flows(): FlowsView {
+    const ours = this.#boundary
+      .flows()
+      .map(([kernel, flow]) =>
+        flowView(kernel, flow, this.#agent, this.#mobility.failureOf(kernel)),
+      );
+    const legacy = legacyConnections(this.#boundary, tcpSockets(this.#netlink)).map(legacyView);
+    return { version: 1, flows: [...ours, ...legacy] };
+  }
+
+  subscribe(onEvent: (event: MonitorEvent) => void): () => void {
+    this.#subscribers.add(onEvent);
+    return () => this.#subscribers.delete(onEvent);
+  }
+
+  attach(name: string): void {
+    this.#boundary.attach(name);
+    this.#emit({ event: 'attached', interface: name });
+    this.#mobility.reconcile();
+  }
+
+  detach(name?: string): void {
+    for (const each of name === undefined ? this.#boundary.attached() : [name]) {
+      this.#boundary.detach(each);
+      this.#emit({ event: 'detached', interface: each });
+    }
+  }
+
+  shutdown(): void {
+    setImmediate(this.#end);
+  }
+
+  #newAgent(): SyncAgent {
+    return new SyncAgent({
+      boundary: this.#boundary,
+      raw: this.#raw,
+      clock: {
+        now: monotonicMs,
+        setTimer: (ms, f) => setTimeout(f, ms),
+        clearTimer: (timer) => clearTimeout(timer as NodeJS.Timeout),
+      },
+      random: (n) => randomBytes(n),
+      psk: (keyId) => this.#config.psk?.keys.get(keyId),
+      config: { sourcePorts: this.#config.sourcePorts },
+      redirects: (kernel, remote) => this.#mobility.redirects(kernel, remote),
+      onEvent: (event) => this.#synchronized(event),
+    });
+  }
+
+  #linkChanged(change: LinkChange): void {
+    if (change.type !== 'route-changed') this.#emit(ofLinkChange(change));
+    this.#mobility.linkChanged(change);
+    if (change.type === 'carrier') this.#carrierChanged(change.interface, change.up);
+    if (change.type !== 'route-changed') this.#orphans.update(this.#configured());
+  }
+
+  /* The network behind the link may be another one when it comes back. */
+  #carrierChanged(name: string, up: boolean): void {
+    if (!this.#boundary.attached().includes(name)) return;
+    if (!up) {
+      this.#autoconf.carrierDown(name);
+      return;
+    }
+    this.#autoconf.carrierUp(name);
+    renewAddresses(name, { renew: this.#config.renew }).then(
+      (renewed) => {
+        if (renewed === undefined) return;
+        this.#emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
+      },
+      (error: unknown) => this.#log.warn({ err: error, interface: name }, 'renewal failed'),
+    );
+  }
+
+  #reconcile(): void {
+    this.#mobility.reconcile();
+    this.#orphans.update(this.#configured());
+  }
+
+  #configured(): Set<Address> {
+    const addresses = this.#monitor.addresses().filter((a) => a.interface !== 'lo');
+    return new Set(addresses.map((a) => a.address));
+  }
+
+  #readEvents(): void {
+    this.#boundary.consumeEvents((event) => this.#boundaryEvent(event));
+  }
+
+  #boundaryEvent(event: BoundaryEvent): void {
+    const kernel = tupleText(event.tuple);
+    const at_ms = Number(event.at) / 1e6;
+    switch (event.type) {
+      case 'packet':
+        this.#agent.packet(event);
+        break;
+      case 'proven':
+        this.#agent.proven(event.tuple, event.at);
+        break;
+      case 'rst':
+        if (!this.#agent.reset(event.tuple, event.packet)) this.#upkeep.quarantine(event);
+        break;
+      case 'opened':
+        this.#emit({ event: 'flow-opened', kernel, at_ms });
+        break;
+      case 'ended':
+        this.#upkeep.ended(event.tuple);
+        this.#emit({ event: 'flow-ended', kernel, at_ms });
+    }
+  }
+
+  #synchronized(event: SyncEvent): void {
+    this.#mobility.synchronized(event);
+    this.#emit(ofSyncEvent(event));
+  }
+
+  #emit(event: NewEvent): void {
+    const line = stamp(event);
+    this.#log.debug(line, event.event);
+    for (const subscriber of this.#subscribers) subscriber(line);
+  }
+}
+
+function configure(boundary: Boundary, config: Config): void {
+  const keyIds = new Uint8Array(32);
+  for (const id of config.psk?.keys.keys() ?? []) {
+    keyIds[id >> 3] = (keyIds[id >> 3] ?? 0) | (1 << (id & 7));
+  }
+  boundary.writeSettings({
+    mark: config.mark,
+    rstSilentMs: RST_SILENT_MS,
+    plainPeerTtlS: PLAIN_PEER_TTL_S,
+    enabled: 1,
+    keyId: config.psk?.keyId ?? 0,
+    requirePsk: config.psk?.require ? 1 : 0,
+    keyIds,
+  });
+}
+
+function countersByName(boundary: Boundary): Record<string, number> {
+  const counters: Record<string, number> = {};
+  for (const [reason, count] of boundary.counters()) {
+    if (count > 0n) counters[reasonName(reason)] = Number(count);
+  }
+  return counters;
+}

@@ -1,0 +1,95 @@
+/* From the boundary's tables to what `tiflow flows` and `tiflow status` show. */
+
+import { FLOW_FLAG, type Flow, REASON, ROLE, reasonName } from '../boundary/abi.gen.js';
+import type { Boundary } from '../boundary/boundary.js';
+import type { SocketRecord } from '../link/inet-diag.js';
+import type { SyncAgent } from '../sync/agent.js';
+import { wireOf } from '../sync/handshake.js';
+import { type Tuple, tupleText } from '../wire/tuple.js';
+import { monotonicMs, msOfNs } from './clock.js';
+import type { FlowState, FlowView } from './view.js';
+
+const FINS = FLOW_FLAG.FIN_SENT | FLOW_FLAG.FIN_RECEIVED;
+
+/** FIN both ways, or reset: nothing more is to be carried but retransmissions of the end. */
+export const flowIsOver = (flow: Flow): boolean =>
+  (flow.flags & FLOW_FLAG.RESET) !== 0 || (flow.flags & FINS) === FINS;
+
+const hex = (half: number): string => (half >>> 0).toString(16).padStart(8, '0');
+
+export const tifidText = (flow: Flow): string =>
+  hex(flow.initiator.tifidHalf) + hex(flow.responder.tifidHalf);
+
+function stateOf(kernel: Tuple, flow: Flow, agent: SyncAgent): FlowState {
+  if (flowIsOver(flow)) return 'ended';
+  const state = agent.state(kernel);
+  if (state !== 'steady') return state;
+  return flow.flags & FLOW_FLAG.HELD ? 'held' : 'steady';
+}
+
+/** One TI flow.  `reason`: why its last attempt to move failed. */
+export function flowView(
+  kernel: Tuple,
+  flow: Flow,
+  agent: SyncAgent,
+  reason: string | undefined,
+): FlowView {
+  const seenMs = Math.max(msOfNs(flow.seenIn), msOfNs(flow.seenOut));
+  const gapKnown = flow.moves > 0 && flow.gap > 0n;
+  return {
+    tifid: tifidText(flow),
+    role: flow.role === ROLE.INITIATOR ? 'initiator' : 'responder',
+    state: stateOf(kernel, flow, agent),
+    reason: reason ?? null,
+    kernel: tupleText(kernel),
+    wire: tupleText(wireOf(kernel, flow)),
+    moves: flow.moves,
+    last_gap_ms: gapKnown ? Math.round(msOfNs(flow.gap)) : null,
+    epoch: flow.epoch,
+    idle_ms: Math.max(0, Math.round(monotonicMs() - seenMs)),
+  };
+}
+
+/* A socket without a peer is no connection; TIME-WAIT has nothing left to lose. */
+const CONNECTED = new Set([
+  'established',
+  'syn-sent',
+  'fin-wait-1',
+  'fin-wait-2',
+  'close-wait',
+  'last-ack',
+  'closing',
+]);
+
+const isLoopback = (tuple: Tuple): boolean =>
+  tuple.local.startsWith('127.') || tuple.local === '::1' || tuple.local === tuple.remote;
+
+export interface LegacyConnection {
+  kernel: Tuple;
+  reason: string;
+}
+
+/** The machine's connections that no TI flow protects, each with its reason. */
+export function legacyConnections(boundary: Boundary, sockets: SocketRecord[]): LegacyConnection[] {
+  const reasons = new Map(boundary.plain().map(([t, plain]) => [tupleText(t), plain.reason]));
+  return sockets
+    .filter(({ tuple, state }) => CONNECTED.has(state) && !isLoopback(tuple))
+    .filter(({ tuple }) => boundary.flow(tuple) === undefined)
+    .map(({ tuple }) => ({
+      kernel: tuple,
+      reason: reasonName(reasons.get(tupleText(tuple)) ?? REASON.LEGACY_UNTRACKED),
+    }));
+}
+
+export const legacyView = ({ kernel, reason }: LegacyConnection): FlowView => ({
+  tifid: null,
+  role: null,
+  state: 'legacy',
+  reason,
+  kernel: tupleText(kernel),
+  wire: tupleText(kernel),
+  moves: 0,
+  last_gap_ms: null,
+  epoch: 0,
+  idle_ms: 0,
+});

@@ -1,0 +1,254 @@
+/* Reacts to what the link-status monitor sees: keeps addresses alive that flows began on, holds
+ * flows whose address is gone, starts their synchronization from the new one, and resets what
+ * could not be moved in time.
+ *
+ *   address gone ──► retain, hold ──► new address usable ──► agent.move ──► proven
+ *                                            `── give_up over, or refused for good ──► reset
+ *
+ * Everything here can be done again: a new daemon calls reconcile() and finds the pinned flows as
+ * the old one left them.
+ */
+
+import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
+import type { Boundary } from '../boundary/boundary.js';
+import type { LinkChange, LinkMonitor } from '../link/monitor.js';
+import type { Netlink } from '../link/netlink.js';
+import { type Route, routeTo } from '../link/route.js';
+import { destroySocket } from '../link/sockets.js';
+import type { SyncAgent } from '../sync/agent.js';
+import type { SyncEvent } from '../sync/event.js';
+import { wireOf } from '../sync/handshake.js';
+import type { Address } from '../wire/address.js';
+import { type Tuple, tupleText } from '../wire/tuple.js';
+import { monotonicMs } from './clock.js';
+import { flowIsOver } from './flow-views.js';
+import type { Emit } from './monitor-events.js';
+import type { Retention } from './retention.js';
+import { type Surroundings, whereabouts } from './whereabouts.js';
+
+/* The kernel announces an address, its routes and the end of DAD in one burst. */
+const SETTLE_MS = 2;
+
+/* A full reading of a large flow table must not become all that the daemon does. */
+const REST_FACTOR = 4;
+
+/* RFC 8200: what every IPv6 link carries; only for a link that vanished meanwhile. */
+const MTU_LEAST = 1280;
+
+/** One look at the machine. */
+interface Picture extends Surroundings {
+  /** On links whose carrier has just come back. */
+  revived: Set<Address>;
+}
+
+/** A flow on its way. */
+interface Journey {
+  kernel: Tuple;
+  /** When the new address became usable: give_up counts from here. */
+  since: number;
+  reason: string | undefined;
+}
+
+export interface MobilityOptions {
+  boundary: Boundary;
+  agent: SyncAgent;
+  monitor: LinkMonitor;
+  netlink: Netlink;
+  retention: Retention;
+  giveUpMs: number;
+  emit: Emit;
+}
+
+export class Mobility {
+  /** Moves that this daemon has seen to their end. */
+  readonly moves = { completed: 0, failed: 0 };
+  #o: MobilityOptions;
+  #journeys = new Map<string, Journey>();
+  #revived = new Set<string>();
+  #timer: NodeJS.Timeout | undefined;
+  #giveUp: NodeJS.Timeout | undefined;
+  #lastRun = { endedAt: 0, tookMs: 0 };
+
+  constructor(o: MobilityOptions) {
+    this.#o = o;
+  }
+
+  /** To be called with each change that the monitor sees. */
+  linkChanged(change: LinkChange): void {
+    if (change.type === 'carrier' && change.up) this.#revived.add(change.interface);
+    if (change.type === 'route-changed' && this.#journeys.size === 0 && !this.#anyHeld) return;
+    const restMs = this.#lastRun.endedAt + REST_FACTOR * this.#lastRun.tookMs - monotonicMs();
+    this.#timer ??= setTimeout(() => this.reconcile(), Math.max(SETTLE_MS, restMs));
+  }
+
+  /** Looks at every flow and does what its whereabouts ask for. */
+  reconcile(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    const startedAt = monotonicMs();
+    const picture = this.#picture();
+    const flows = this.#o.boundary.flows();
+    this.#anyHeld = false;
+    this.#o.retention.update(flows, (address) => picture.holders(address).length > 0);
+    for (const [kernel, flow] of flows) {
+      if (!flowIsOver(flow)) this.#settle(kernel, flow, picture);
+    }
+    this.#armGiveUp();
+    const endedAt = monotonicMs();
+    this.#lastRun = { endedAt, tookMs: endedAt - startedAt };
+  }
+
+  /** Why the last attempt to move this flow came to nothing; undefined: none has. */
+  failureOf(kernel: Tuple): string | undefined {
+    return this.#journeys.get(tupleText(kernel))?.reason;
+  }
+
+  /** To be called with each event of the agent. */
+  synchronized(event: SyncEvent): void {
+    const key = tupleText(event.kernel);
+    const journey = this.#journeys.get(key);
+    if (event.type === 'proven' && journey !== undefined) {
+      this.#journeys.delete(key);
+      this.moves.completed += 1;
+    } else if (event.type === 'failed' && journey !== undefined) {
+      journey.reason = event.reason;
+      if (event.final) this.#fail(journey);
+    }
+  }
+
+  /** Forgets what is known of a flow that has ended. */
+  ended(kernel: Tuple): void {
+    this.#journeys.delete(tupleText(kernel));
+    this.#o.agent.cancel(kernel);
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    clearTimeout(this.#giveUp);
+  }
+
+  /* Flows without a way to their peer wait for a route, so route changes matter. */
+  #anyHeld = false;
+
+  #settle(kernel: Tuple, flow: Flow, s: Picture): void {
+    const wire = wireOf(kernel, flow);
+    const where = whereabouts(wire.local, wire.remote, s);
+    switch (where.at) {
+      case 'home':
+        this.#stay(kernel, flow, wire, s);
+        break;
+      case 'dark':
+        this.#anyHeld = true;
+        break;
+      case 'stranded':
+        this.#anyHeld = true;
+        if (!(flow.flags & FLOW_FLAG.HELD)) this.#o.boundary.command({ verb: 'hold', kernel });
+        break;
+      case 'elsewhere':
+        this.#depart(kernel, wire, where);
+    }
+  }
+
+  #stay(kernel: Tuple, flow: Flow, wire: Tuple, s: Picture): void {
+    const key = tupleText(kernel);
+    const unproven = (flow.flags & FLOW_FLAG.UNPROVEN) !== 0;
+    if (unproven) {
+      /* A daemon before us died between CONFIRM and its answer. */
+      const [home] = s.holders(wire.local);
+      if (home === undefined || this.#o.agent.state(kernel) !== 'steady') return;
+      this.#depart(kernel, wire, { source: wire.local, interface: home.interface });
+      return;
+    }
+    const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
+    if (held || this.#journeys.has(key)) {
+      this.#o.agent.cancel(kernel);
+      this.#journeys.delete(key);
+      this.#o.boundary.command({ verb: 'release', kernel });
+    }
+    if (held || s.revived.has(wire.local)) this.#o.agent.kick(kernel);
+  }
+
+  #depart(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
+    const key = tupleText(kernel);
+    if (!this.#journeys.has(key)) {
+      this.#journeys.set(key, { kernel, since: monotonicMs(), reason: undefined });
+    }
+    this.#o.agent.move(kernel, to.source, {
+      mtu: this.#o.monitor.links().find((link) => link.name === to.interface)?.mtu ?? MTU_LEAST,
+      redirect: this.redirects(kernel, wire.remote),
+    });
+  }
+
+  /** Whether packets to the wire's remote end need another next hop than the kernel chooses for
+   * the remote end that it knows.
+   */
+  redirects(kernel: Tuple, wireRemote: Address): boolean {
+    if (kernel.remote === wireRemote) return false;
+    const known = routeTo(this.#o.netlink, kernel.remote);
+    const wanted = routeTo(this.#o.netlink, wireRemote);
+    if (known === undefined || wanted === undefined) return false;
+    return nextHop(known, kernel.remote) !== nextHop(wanted, wireRemote);
+  }
+
+  #armGiveUp(): void {
+    if (this.#giveUp !== undefined || this.#journeys.size === 0) return;
+    const oldest = Math.min(...[...this.#journeys.values()].map((journey) => journey.since));
+    const dueMs = Math.max(0, oldest + this.#o.giveUpMs - monotonicMs());
+    this.#giveUp = setTimeout(() => this.#giveUpDue(), dueMs);
+  }
+
+  #giveUpDue(): void {
+    this.#giveUp = undefined;
+    const due = monotonicMs() - this.#o.giveUpMs;
+    for (const journey of this.#journeys.values()) if (journey.since <= due) this.#fail(journey);
+    this.#armGiveUp();
+  }
+
+  /* The program is told by its own kernel, which also sends a reset to wherever it can. */
+  #fail(journey: Journey): void {
+    const { kernel, reason } = journey;
+    this.#journeys.delete(tupleText(kernel));
+    this.moves.failed += 1;
+    this.#o.agent.cancel(kernel);
+    destroySocket(this.#o.netlink, kernel);
+    this.#o.boundary.command({ verb: 'forget', kernel });
+    const why = reason ?? 'no-answer';
+    this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
+    this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
+  }
+
+  #revivedAddresses(): Set<Address> {
+    const revived = this.#revived;
+    this.#revived = new Set();
+    const addresses = this.#o.monitor.addresses().filter((a) => revived.has(a.interface));
+    return new Set(addresses.map((a) => a.address));
+  }
+
+  /* One picture for one reconciliation: 1,000 flows to one peer ask the kernel once. */
+  #picture(): Picture {
+    const carrier = new Map(
+      this.#o.monitor.links().map((link) => [link.name, link.up && link.carrier]),
+    );
+    const holders = new Map<Address, { interface: string; carrier: boolean }[]>();
+    for (const a of this.#o.monitor.addresses()) {
+      if (a.interface === 'lo' || a.tentative) continue;
+      const holder = { interface: a.interface, carrier: carrier.get(a.interface) ?? false };
+      holders.set(a.address, [...(holders.get(a.address) ?? []), holder]);
+    }
+    const routes = new Map<Address, Route | undefined>();
+    const attached = new Set(this.#o.boundary.attached());
+    return {
+      revived: this.#revivedAddresses(),
+      holders: (address) => holders.get(address) ?? [],
+      attached: (name) => attached.has(name),
+      routeTo: (peer) => {
+        if (!routes.has(peer)) routes.set(peer, routeTo(this.#o.netlink, peer));
+        return routes.get(peer);
+      },
+    };
+  }
+}
+
+/* On-link the next hop is the peer itself. */
+const nextHop = (route: Route, peer: Address): string =>
+  `${route.interface} ${route.gateway ?? peer}`;

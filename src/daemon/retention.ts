@@ -1,0 +1,53 @@
+/* Which addresses are kept for flows that began on them: retained while such a flow lives and no
+ * interface has the address, released otherwise.
+ */
+
+import type { Flow } from '../boundary/abi.gen.js';
+import type { RetainedAddresses } from '../link/retained.js';
+import type { Address } from '../wire/address.js';
+import type { Tuple } from '../wire/tuple.js';
+import { flowIsOver } from './flow-views.js';
+import type { Emit } from './monitor-events.js';
+
+export class Retention {
+  #retained: RetainedAddresses;
+  #emit: Emit;
+  #kept: Set<Address>;
+
+  /** Knows what a former daemon has retained. */
+  constructor(retained: RetainedAddresses, emit: Emit) {
+    this.#retained = retained;
+    this.#emit = emit;
+    this.#kept = new Set(retained.list());
+  }
+
+  /** The addresses that are retained now. */
+  addresses(): Address[] {
+    return [...this.#kept];
+  }
+
+  /** Retains and releases, so that just what these flows need is kept.  `configured`: whether an
+   * interface has the address.
+   */
+  update(flows: Array<[Tuple, Flow]>, configured: (address: Address) => boolean): void {
+    const needed = new Set<Address>();
+    for (const [kernel, flow] of flows) if (!flowIsOver(flow)) needed.add(kernel.local);
+    for (const address of needed) if (!configured(address)) this.#keep(address);
+    for (const address of this.#kept) {
+      if (!needed.has(address) || configured(address)) this.#release(address);
+    }
+  }
+
+  #keep(address: Address): void {
+    if (this.#kept.has(address)) return;
+    this.#retained.retain(address);
+    this.#kept.add(address);
+    this.#emit({ event: 'address-retained', address });
+  }
+
+  #release(address: Address): void {
+    this.#retained.release(address);
+    this.#kept.delete(address);
+    this.#emit({ event: 'address-released', address });
+  }
+}

@@ -1,0 +1,124 @@
+/* What the daemon tells its clients: the JSON of the unix socket and of every `--json`.
+ *
+ * Field names are snake_case, as is usual in JSON that is read by jq and awk; units come last
+ * (`_ms`, `_s`).  A field may be added within one `version`; none is renamed or removed.
+ * Not here: what the data plane shares with the daemon (src/boundary/abi.gen.ts).
+ */
+
+export const VIEW_VERSION = 1;
+
+export interface InterfaceView {
+  name: string;
+  attached: boolean;
+  carrier: boolean;
+  addresses: string[];
+}
+
+export interface StatusView {
+  version: 1;
+  tiflow: string;
+  pid: number;
+  uptime_s: number;
+  interfaces: InterfaceView[];
+  /** Addresses that are gone from the interfaces and kept for the flows that began on them. */
+  retained: string[];
+  flows: { protected: number; moving: number; moved: number; legacy: number };
+  legacy_by_reason: Record<string, number>;
+  counters: Record<string, number>;
+  moves: { completed: number; failed: number };
+}
+
+export type FlowState = 'steady' | 'held' | 'syncing' | 'confirming' | 'ended' | 'legacy';
+
+export interface FlowView {
+  /** 16 hexadecimal digits: initiator half, responder half. */
+  tifid: string | null;
+  role: 'initiator' | 'responder' | null;
+  state: FlowState;
+  /** Why it is legacy, or why its last move failed. */
+  reason: string | null;
+  /** "192.0.2.10:22 > 203.0.113.7:40000": local end first; what the program sees. */
+  kernel: string;
+  /** The same connection as the network sees it now; equal to `kernel` before the first move. */
+  wire: string;
+  moves: number;
+  last_gap_ms: number | null;
+  epoch: number;
+  idle_ms: number;
+}
+
+export interface FlowsView {
+  version: 1;
+  flows: FlowView[];
+}
+
+/** `events-lost` stands for `lost` events that a slow reader of the stream did not get. */
+export type MonitorEventName =
+  | 'carrier-up'
+  | 'carrier-down'
+  | 'address-added'
+  | 'address-removed'
+  | 'address-retained'
+  | 'address-released'
+  | 'route-changed'
+  | 'dhcp-renewed'
+  | 'attached'
+  | 'detached'
+  | 'flow-opened'
+  | 'flow-ended'
+  | 'flow-reset'
+  | 'syn-sent'
+  | 'syn-ack-received'
+  | 'confirm-sent'
+  | 'candidate'
+  | 'committed'
+  | 'refused'
+  | 'mapped'
+  | 'kicked'
+  | 'proven'
+  | 'attempt-failed'
+  | 'move-failed'
+  | 'events-lost'
+  | 'stopping';
+
+export interface MonitorEvent {
+  version: 1;
+  /** CLOCK_MONOTONIC in ms: comparable between the network namespaces of one machine. */
+  at_ms: number;
+  event: MonitorEventName;
+  interface?: string;
+  address?: string;
+  kernel?: string;
+  wire?: string;
+  tifid?: string;
+  epoch?: number;
+  gap_ms?: number;
+  client?: string;
+  reason?: string;
+  lost?: number;
+}
+
+/** Body of every answer with a status of 400 and above. */
+export interface ErrorView {
+  version: 1;
+  error: { code: string; message: string };
+}
+
+/** Answer of the changing requests. */
+export interface DoneView {
+  version: 1;
+  done: true;
+}
+
+/** What the API needs of the daemon; src/daemon/daemon.ts provides it. */
+export interface DaemonControl {
+  status(): StatusView;
+  flows(): FlowsView;
+  /** Calls `onEvent` for each event from now on; the result ends that. */
+  subscribe(onEvent: (event: MonitorEvent) => void): () => void;
+  attach(name: string): void;
+  /** Without a name: from every interface. */
+  detach(name?: string): void;
+  /** Ends the daemon soon after; what is pinned stays, so that flows go on. */
+  shutdown(): void;
+}

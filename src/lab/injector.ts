@@ -1,0 +1,37 @@
+/**
+ * Packets of our making, sent from a host of the lab (programs/inject.ts).
+ */
+import type { ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import { encodePacket, type Packet } from '../wire/packet.js';
+import type { Lab } from './lab.js';
+import { LabError } from './namespace.js';
+import type { HostName } from './topology.js';
+import { within } from './wait.js';
+
+const PROGRAM = fileURLToPath(new URL('./programs/inject.js', import.meta.url));
+
+export class Injector {
+  readonly #child: ChildProcess;
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+  }
+
+  static async start(lab: Lab, host: HostName): Promise<Injector> {
+    const command = [process.execPath, PROGRAM];
+    const child = lab.spawn(host, 'inject', command, ['pipe', 'pipe', 'inherit']);
+    if (!child.stdout) throw new LabError(`injector on ${host}: no pipe`);
+    await within(`injector on ${host}`, once(child.stdout, 'data'), 10_000);
+    return new Injector(child);
+  }
+
+  send(packet: Packet): void {
+    this.#child.stdin?.write(`${Buffer.from(encodePacket(packet)).toString('hex')}\n`);
+  }
+
+  stop(): void {
+    this.#child.stdin?.end();
+  }
+}

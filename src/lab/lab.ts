@@ -1,0 +1,258 @@
+/**
+ * A lab: a network of hosts that are network namespaces, what runs on them, and the VM that
+ * moves. Built and torn down as a whole; whatever is started is recorded first (registry.ts).
+ *
+ * Not here: what the network looks like (topology.ts), what is tried in it (cases/).
+ */
+import { Hosts } from './hosts.js';
+import { endProcess, LabError, namespaceExists, writeSysctls } from './namespace.js';
+import {
+  type HostRecord,
+  type LabRecord,
+  labDirectory,
+  loadRecord,
+  processStart,
+  removeLab,
+  saveRecord,
+} from './registry.js';
+import * as services from './services.js';
+import {
+  ARAMIS,
+  buildPaper,
+  type Family,
+  HOSTS,
+  type HostName,
+  NETWORKS,
+  plugIn,
+  plugStranger,
+  pullOut,
+  SITES,
+  type Site,
+} from './topology.js';
+import { now, until } from './wait.js';
+import { WatchedDaemon } from './watched-daemon.js';
+import { startWire, type WireSettings } from './wire.js';
+
+export type Protected = 'aramis' | 'vm';
+
+export interface LabOptions {
+  name: string;
+  /** the lab is swept once this process is gone */
+  owned: boolean;
+  /** hosts that run a tiflow daemon */
+  daemons: readonly Protected[];
+  /** settings of the daemons' configuration file */
+  settings?: Record<string, string | number>;
+  wire?: WireSettings;
+}
+
+export class Lab extends Hosts {
+  readonly #options: LabOptions;
+  readonly #clients = new Map<Protected, WatchedDaemon>();
+
+  private constructor(record: LabRecord, options: LabOptions) {
+    super(record);
+    this.#options = options;
+  }
+
+  /** Builds a lab with the VM plugged in at athos. Leaves nothing behind if that fails. */
+  static async build(options: LabOptions): Promise<Lab> {
+    const lab = Lab.prepare(options);
+    try {
+      await lab.build();
+    } catch (error) {
+      lab.teardown();
+      throw error;
+    }
+    return lab;
+  }
+
+  /** A lab that stands already, for a command of the CLI. Throws LabError if it does not. */
+  static load(name: string): Lab {
+    return new Lab(loadRecord(name), { name, owned: false, daemons: [] });
+  }
+
+  /** A lab on record, so that it can be torn down from now on, but not built yet. */
+  static prepare(options: LabOptions): Lab {
+    const { name, owned } = options;
+    const hosts = HOSTS.map((host) => hostRecord(name, host));
+    const taken = hosts.find((host) => namespaceExists(host.namespace));
+    if (taken)
+      throw new LabError(`lab ${name}: ${taken.namespace} exists (tiflow lab down ${name})`);
+    const record: LabRecord = {
+      version: 1,
+      name,
+      topology: 'paper',
+      owner: owned ? { pid: process.pid, start: processStart(process.pid) ?? '' } : null,
+      directory: labDirectory(name),
+      hosts,
+      processes: [],
+      plugged: null,
+    };
+    saveRecord(record);
+    return new Lab(record, options);
+  }
+
+  /** Builds what `prepare` has put on record. */
+  async build(): Promise<void> {
+    const { daemons, wire } = this.#options;
+    buildPaper(this.namespaces, { wire: wire !== undefined });
+    if (wire) await startWire(this, wire);
+    for (const site of SITES) this.start(site, 'dnsmasq', services.dnsmasq(this.directory, site));
+    for (const host of daemons) this.startDaemon(host);
+    this.start('vm', 'udhcpc', services.udhcpc(this.directory));
+    this.start('vm', 'sshd', services.sshd(this.directory));
+    this.plug('athos');
+    await Promise.all([
+      this.waitForAddresses('athos'),
+      this.#waitForSshd(),
+      ...daemons.map((host) => this.watchDaemon(host)),
+    ]);
+  }
+
+  /** Pulls the VM's cable: its carrier goes down. Returns the moment. */
+  unplug(): number {
+    const { plugged } = this.record;
+    const at = now();
+    if (plugged) pullOut(this.namespaces[plugged as Site]);
+    return at;
+  }
+
+  /**
+   * Plugs the VM's cable in at a site: its carrier comes up. Returns the moment. Where no tiflow
+   * runs on the VM, the lab does what a network manager does on a new link.
+   */
+  plug(site: Site): number {
+    const from = (this.record.plugged ?? 'athos') as Site;
+    const moved = this.record.plugged !== null && from !== site;
+    const at = now();
+    plugIn(this.namespaces[from], this.namespaces[site]);
+    this.record.plugged = site;
+    saveRecord(this.record);
+    if (moved && this.daemonPid('vm') === undefined) this.#renewByHand();
+    return at;
+  }
+
+  /** The move: unplug, plug in elsewhere. Returns the moment the cable was pulled. */
+  move(site: Site): number {
+    const at = this.unplug();
+    this.plug(site);
+    return at;
+  }
+
+  #renewByHand(): void {
+    const { vm } = this.namespaces;
+    // Forgets the old link's addresses and routes and solicits the new one's router.
+    writeSysctls(vm, { 'ipv6/conf/eth0/disable_ipv6': '1' });
+    writeSysctls(vm, { 'ipv6/conf/eth0/disable_ipv6': '0' });
+    for (const p of this.running('vm', 'udhcpc')) {
+      process.kill(p.pid, 'SIGUSR2');
+      process.kill(p.pid, 'SIGUSR1');
+    }
+  }
+
+  /** The VM's address where it is plugged in now. */
+  vmAddress(family: Family, site = this.record.plugged as Site): string {
+    return family === 4 ? NETWORKS[site].vm4 : NETWORKS[site].vm6;
+  }
+
+  /** The address of an end host. Throws LabError if the host is none. */
+  address(host: HostName, family: Family): string {
+    if (host === 'aramis') return ARAMIS[family];
+    if (host === 'vm') return this.vmAddress(family);
+    throw new LabError(`lab ${this.record.name}: ${host} has no address of its own`);
+  }
+
+  /** Waits until the VM has the site's addresses of both families. Returns the moment. */
+  async waitForAddresses(site: Site, families: readonly Family[] = [4, 6]): Promise<number> {
+    const wanted = families.map((family) => this.vmAddress(family, site));
+    await until(`addresses ${wanted.join(' and ')} on vm`, () => {
+      const shown = this.run('vm', ['ip', '-o', 'addr', 'show', 'dev', 'eth0', '-tentative']);
+      return wanted.every((a) => shown.includes(` ${a}/`));
+    });
+    return now();
+  }
+
+  async #waitForSshd(): Promise<void> {
+    const listening = () => this.run('vm', ['ss', '-Hltn', 'sport = :22']).includes(':22');
+    await until('sshd on vm', listening);
+  }
+
+  /** A stranger's host at a site, with an address of its choice. */
+  plugStranger(site: Site, address: string): void {
+    plugStranger(this.namespaces, site, address);
+  }
+
+  startDaemon(host: Protected): void {
+    const { run_dir } = this.host(host);
+    const settings = { log: 'debug', ...this.#options.settings };
+    this.start(host, 'daemon', services.daemon(run_dir, settings));
+  }
+
+  /** Waits until the daemon answers and has eth0 attached, then collects its events. */
+  async watchDaemon(host: Protected): Promise<WatchedDaemon> {
+    const client = this.#clients.get(host) ?? new WatchedDaemon(this.host(host).run_dir);
+    this.#clients.set(host, client);
+    await until(`tiflow daemon of ${host}`, async () => {
+      if (this.daemonPid(host) === undefined) throw new LabError(this.#whyEnded(host));
+      return client.status().then(
+        (status) => status.interfaces.some((i) => i.name === 'eth0' && i.attached),
+        () => false,
+      );
+    });
+    await client.watch();
+    return client;
+  }
+
+  #whyEnded(host: Protected): string {
+    const log = `${this.directory}/${host}/daemon.log`;
+    return `tiflow daemon of ${host} has ended: ${this.run(host, ['tail', '-n', '5', log]).trim()}`;
+  }
+
+  /** The API of a host's daemon. Throws LabError if that host has none in this lab. */
+  daemon(host: Protected): WatchedDaemon {
+    const client = this.#clients.get(host);
+    if (!client) throw new LabError(`lab ${this.record.name}: no tiflow daemon on ${host}`);
+    return client;
+  }
+
+  daemonPid = (host: Protected): number | undefined => this.running(host, 'daemon')[0]?.pid;
+
+  /** SIGKILL to the daemon of a host; returns once it is gone. */
+  async killDaemon(host: Protected): Promise<void> {
+    const pid = this.daemonPid(host);
+    if (pid === undefined) throw new LabError(`no tiflow daemon runs on ${host}`);
+    endProcess(pid);
+    await until(`end of the daemon of ${host}`, () => this.daemonPid(host) === undefined);
+  }
+
+  /** The last lines of the daemons' logs, for whoever looks into a failure. */
+  lastWords(): string[] {
+    return this.#options.daemons.flatMap((host) => {
+      const log = this.run(host, ['tail', '-n', '20', `${this.directory}/${host}/daemon.log`]);
+      return log
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => `${host}: ${line}`);
+    });
+  }
+
+  /** Makes the lab outlive this process, until `lab down`. */
+  keep(): void {
+    for (const client of this.#clients.values()) client.close();
+    this.record.owner = null;
+    saveRecord(this.record);
+  }
+
+  /** Ends everything that the lab consists of. Synchronous and idempotent. */
+  teardown(): void {
+    for (const client of this.#clients.values()) client.close();
+    this.#clients.clear();
+    removeLab(this.record);
+  }
+}
+
+function hostRecord(lab: string, name: HostName): HostRecord {
+  const namespace = `tl-${lab}-${name}`;
+  return { name, namespace, run_dir: `${labDirectory(lab)}/${name}/tiflow` };
+}

@@ -1,0 +1,89 @@
+/**
+ * The userspace wire: carries frames between two TAPs, one process for one cable, and does to
+ * each what its seed decides (impairment.ts). For kernels without netem. Runs until killed.
+ *
+ * Arguments: NAMESPACE-PATH TAP NAMESPACE-PATH TAP SEED IMPAIRMENT
+ */
+import { Poller } from '../../libc/poller.js';
+import { Fate, parseImpairment } from '../impairment.js';
+import { openTap, readFrame, writeFrame } from '../tap.js';
+
+const FRAME_MAX = 65536;
+/** Frames read from one TAP before the other has its turn. */
+const BATCH = 64;
+/** As netem's default limit: a queue that a slow sender cannot fill and a mad one can. */
+const QUEUE_MAX = 10_000;
+
+const now = (): number => Number(process.hrtime.bigint()) / 1e6;
+
+/** Frames under way in one direction, by time of arrival. */
+class Lane {
+  readonly #fate: Fate;
+  readonly #to: number;
+  readonly #queue: Array<{ due: number; frame: Buffer }> = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(fate: Fate, to: number) {
+    this.#fate = fate;
+    this.#to = to;
+  }
+
+  send(frame: Buffer): void {
+    const at = now();
+    for (const delay of this.#fate.next()) {
+      if (delay === 0) writeFrame(this.#to, frame);
+      else if (this.#queue.length < QUEUE_MAX) this.#insert(at + delay, Buffer.from(frame));
+    }
+  }
+
+  /** Most frames belong at the end: the search starts there. */
+  #insert(due: number, frame: Buffer): void {
+    let place = this.#queue.length;
+    while (place > 0 && (this.#queue[place - 1]?.due ?? 0) > due) place--;
+    this.#queue.splice(place, 0, { due, frame });
+    if (place === 0) {
+      clearTimeout(this.#timer);
+      this.#timer = undefined;
+    }
+    this.#arm();
+  }
+
+  #arm(): void {
+    const first = this.#queue[0];
+    if (this.#timer || !first) return;
+    this.#timer = setTimeout(() => this.#deliver(), Math.max(0, first.due - now()));
+  }
+
+  #deliver(): void {
+    this.#timer = undefined;
+    // Timers have a resolution of 1 ms; half of it early is as right as half of it late.
+    const due = now() + 0.5;
+    const late = this.#queue.findIndex((item) => item.due > due);
+    const ready = this.#queue.splice(0, late < 0 ? this.#queue.length : late);
+    for (const { frame } of ready) writeFrame(this.#to, frame);
+    this.#arm();
+  }
+}
+
+function main([aPath = '', aTap = '', bPath = '', bTap = '', seedText, text = '']: string[]): void {
+  const impairment = parseImpairment(text);
+  const seed = Number(seedText);
+  const [a, b] = [openTap(aPath, aTap), openTap(bPath, bTap)];
+  const poller = new Poller();
+  const carry = (from: number, lane: Lane): void => {
+    const buffer = Buffer.alloc(FRAME_MAX);
+    poller.add(from, () => {
+      for (let i = 0; i < BATCH; i++) {
+        const length = readFrame(from, buffer);
+        if (length < 0) return;
+        lane.send(buffer.subarray(0, length));
+      }
+    });
+  };
+  carry(a, new Lane(new Fate(impairment, seed), b));
+  carry(b, new Lane(new Fate(impairment, seed + 1), a));
+  // A poller alone does not keep the process alive.
+  setInterval(() => {}, 1 << 30);
+}
+
+main(process.argv.slice(2));

@@ -1,0 +1,128 @@
+/**
+ * Plays a case in a lab of its own and says how it went. The lab is taken down on every way
+ * out: the end, a failure, SIGINT, SIGTERM, an exception; what a SIGKILL leaves is swept by the
+ * next run.
+ */
+import { findCase } from './cases/table.js';
+import { Lab } from './lab.js';
+import { sweepStale } from './registry.js';
+import { type Check, type Exhibit, type Moment, Stage } from './stage.js';
+import type { Family } from './topology.js';
+import { now } from './wait.js';
+import type { WireSettings } from './wire.js';
+
+export interface RunOptions {
+  family: Family;
+  seed: number;
+  /** an impairment, as in 'delay=50ms,loss=1%'; undefined: what the case says */
+  wire?: string | undefined;
+  /** leave the lab standing if the case fails */
+  keep?: boolean | undefined;
+  onStep?: ((text: string, afterMs: number) => void) | undefined;
+  onExhibit?: ((exhibit: Exhibit) => void) | undefined;
+}
+
+/** The JSON line of a case: `ok` only if every check is. */
+export interface CaseResult {
+  version: 1;
+  case: string;
+  family: Family;
+  ok: boolean;
+  moves: number;
+  /** per move: the longest silence that a program met, ms */
+  gap_ms: number[];
+  checks: Check[];
+  figures: Record<string, number>;
+  timeline: Moment[];
+  seed: number;
+  duration_ms: number;
+}
+
+const ENDING: ReadonlyArray<[NodeJS.Signals, number]> = [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+];
+
+/** Throws LabError only if there is no such case; any failure else is in the result. */
+export async function runCase(name: string, o: RunOptions): Promise<CaseResult> {
+  const play = findCase(name);
+  const begun = now();
+  const onStep = (text: string): void => o.onStep?.(text, now() - begun);
+  for (const swept of sweepStale()) onStep(`swept lab ${swept} that a dead run left behind`);
+  const lab = Lab.prepare({
+    ...play.options,
+    ...wireOf(o),
+    name: `run-${process.pid}`,
+    owned: true,
+  });
+  const release = onEveryExit(() => lab.teardown());
+  const stage = new Stage({ lab, family: o.family, seed: o.seed, onStep, onExhibit: o.onExhibit });
+  let failure: Check | undefined;
+  try {
+    await lab.build();
+    onStep('lab is up, vm at athos');
+    await play.play(stage);
+  } catch (error) {
+    failure = { name: 'the case could be played', ok: false, detail: (error as Error).message };
+    onStep(`FAIL ${failure.name}: ${failure.detail}`);
+  }
+  const result = outcome(play.name, o, stage, failure, now() - begun);
+  endLab(lab, result.ok, o, onStep);
+  release();
+  return result;
+}
+
+const wireOf = (o: RunOptions): { wire?: WireSettings } =>
+  o.wire === undefined ? {} : { wire: { impairment: o.wire, seed: o.seed } };
+
+function endLab(lab: Lab, ok: boolean, o: RunOptions, onStep: (text: string) => void): void {
+  if (!ok) for (const line of lab.lastWords()) onStep(line);
+  if (!ok && o.keep) {
+    lab.keep();
+    onStep(`lab ${lab.record.name} is kept (tiflow lab down ${lab.record.name})`);
+  } else {
+    lab.teardown();
+  }
+}
+
+function outcome(
+  name: string,
+  o: RunOptions,
+  stage: Stage,
+  failure: Check | undefined,
+  durationMs: number,
+): CaseResult {
+  const checks = [...stage.checks, ...(failure ? [failure] : [])];
+  return {
+    version: 1,
+    case: name,
+    family: o.family,
+    ok: checks.length > 0 && checks.every((check) => check.ok),
+    moves: stage.moves.length,
+    gap_ms: stage.gapsMs,
+    checks,
+    figures: stage.figures,
+    timeline: stage.timeline,
+    seed: o.seed,
+    duration_ms: Math.round(durationMs),
+  };
+}
+
+/** Calls `end` once, however this process ends; the result takes that back. */
+function onEveryExit(end: () => void): () => void {
+  const onExit = (): void => end();
+  const onSignal = ENDING.map(([signal, code]) => {
+    const handler = (): void => {
+      end();
+      process.exit(code);
+    };
+    process.once(signal, handler);
+    return () => process.off(signal, handler);
+  });
+  process.once('exit', onExit);
+  return () => {
+    process.off('exit', onExit);
+    for (const off of onSignal) off();
+  };
+}

@@ -1,0 +1,231 @@
+/**
+ * Drives the continuity-stream programs of a case: one listens, one connects; both write and
+ * compare. What the case wants to know is asked here: does it flow, was it whole, how long was
+ * it silent.
+ */
+import type { ChildProcess } from 'node:child_process';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { Lab } from './lab.js';
+import { LabError } from './namespace.js';
+import type { Note, Order, Report } from './programs/stream-protocol.js';
+import type { Family, HostName } from './topology.js';
+import { now, until, within } from './wait.js';
+
+const PROGRAM = fileURLToPath(new URL('./programs/stream.js', import.meta.url));
+const NOTE_BOUND_MS = 15_000;
+
+/** One program: orders in, notes out. */
+export class StreamProgram {
+  readonly #child: ChildProcess;
+  readonly #name: string;
+  readonly #waiting = new Map<string, (note: Note) => void>();
+  readonly #early = new Map<string, Note>();
+  #reports = 0;
+
+  constructor(lab: Lab, host: HostName, argv: readonly string[]) {
+    this.#name = `stream program (${argv[0]}) on ${host}`;
+    const command = [process.execPath, PROGRAM, ...argv];
+    this.#child = lab.spawn(host, 'stream', command, ['pipe', 'pipe', 'inherit']);
+    const { stdin, stdout } = this.#child;
+    if (!stdin || !stdout) throw new LabError(`${this.#name}: no pipes`);
+    stdin.on('error', () => {});
+    createInterface({ input: stdout }).on('line', (line) => this.#take(JSON.parse(line) as Note));
+  }
+
+  order(order: Order): void {
+    this.#child.stdin?.write(`${JSON.stringify(order)}\n`);
+  }
+
+  /** 'listening' or 'connected'; throws LabError after the bound. */
+  async ready(note: 'listening' | 'connected', boundMs = NOTE_BOUND_MS): Promise<void> {
+    await this.#note(note, boundMs);
+  }
+
+  async report(details = false): Promise<Report> {
+    const id = ++this.#reports;
+    this.order({ do: 'report', id, details });
+    const note = await this.#note(`report ${id}`, NOTE_BOUND_MS);
+    if (note.note !== 'report') throw new LabError(`${this.#name}: not a report`);
+    return note.report;
+  }
+
+  stop(): void {
+    this.#child.stdin?.end();
+  }
+
+  #note(key: string, boundMs: number): Promise<Note> {
+    const early = this.#early.get(key);
+    if (early) return Promise.resolve(early);
+    const note = new Promise<Note>((resolve) => this.#waiting.set(key, resolve));
+    return within(`${key} from ${this.#name}`, note, boundMs);
+  }
+
+  #take(note: Note): void {
+    const key = note.note === 'report' ? `report ${note.id}` : note.note;
+    const waiting = this.#waiting.get(key);
+    this.#waiting.delete(key);
+    if (waiting) waiting(note);
+    else this.#early.set(key, note);
+  }
+}
+
+export interface TransferOptions {
+  client: HostName;
+  server: HostName;
+  /** of the server; default: the one that the host has now */
+  address?: string;
+  family: Family;
+  port: number;
+  connections?: number;
+  /** silences longer than this are noted */
+  gapMs?: number;
+}
+
+type Ends<T> = { client: T; server: T };
+
+export interface Whole {
+  ok: boolean;
+  detail: string;
+}
+
+/** A client and a server program with one or many connections between them. */
+export class Transfer {
+  readonly client: StreamProgram;
+  readonly server: StreamProgram;
+  readonly #connections: number;
+  #final: Ends<Report> | undefined;
+
+  private constructor(client: StreamProgram, server: StreamProgram, connections: number) {
+    this.client = client;
+    this.server = server;
+    this.#connections = connections;
+  }
+
+  /** Returns once all connections stand. */
+  static async open(lab: Lab, o: TransferOptions): Promise<Transfer> {
+    const { connections = 1, gapMs = 30 } = o;
+    const address = o.address ?? lab.address(o.server, o.family);
+    const rest = [address, String(o.port), String(connections), String(gapMs)];
+    const server = new StreamProgram(lab, o.server, ['listen', ...rest]);
+    await server.ready('listening');
+    const client = new StreamProgram(lab, o.client, ['connect', ...rest]);
+    await client.ready('connected');
+    await server.ready('connected');
+    return new Transfer(client, server, connections);
+  }
+
+  get both(): readonly StreamProgram[] {
+    return [this.client, this.server];
+  }
+
+  /** Both ends write steadily, on every connection. */
+  write(bytesPerS: number): void {
+    for (const end of this.both) end.order({ do: 'write', bytes_per_s: bytesPerS });
+  }
+
+  pause(): void {
+    for (const end of this.both) end.order({ do: 'pause' });
+  }
+
+  /** Waits until every connection of these ends has received something after the moment. */
+  async flowing(sinceMs: number, boundMs = 20_000, ends = this.both): Promise<number> {
+    const flows = async () => {
+      const reports = await Promise.all(ends.map((end) => end.report()));
+      return reports.every((r) => r.oldest_arrival_ms > sinceMs);
+    };
+    await until('the stream to flow', flows, boundMs);
+    return now();
+  }
+
+  /** Waits until everything written so far has arrived. */
+  async quiet(boundMs = 20_000): Promise<void> {
+    const arrived = async () => {
+      const { client, server } = await this.#reports();
+      return client.written === server.received && server.written === client.received;
+    };
+    await until('everything written to arrive', arrived, boundMs);
+  }
+
+  /**
+   * Both ends send FIN; waits until both have seen the other's, and ends the programs. Whether
+   * every byte written at one end was read at the other, and no end saw an error.
+   */
+  async finish(boundMs = 20_000): Promise<Whole> {
+    for (const end of this.both) end.order({ do: 'end' });
+    const done = async () => {
+      const { client, server } = await this.#reports();
+      const errors = client.errors.length + server.errors.length;
+      return (
+        (client.ended === this.#connections && server.ended === this.#connections) || errors > 0
+      );
+    };
+    const late = await until('the end of the streams', done, boundMs).then(
+      () => '',
+      (error: Error) => `; ${error.message}`,
+    );
+    this.#final = await this.#reports(true);
+    for (const end of this.both) end.stop();
+    const whole = this.#whole(this.#final);
+    return late === '' ? whole : { ok: false, detail: whole.detail + late };
+  }
+
+  #whole({ client, server }: Ends<Report>): Whole {
+    const far = new Map(server.details.map((c) => [c.client_port, c]));
+    const broken = client.details.filter((near) => {
+      const other = far.get(near.client_port);
+      const intact = other && near.written === other.received && other.written === near.received;
+      return !intact || near.wrong_at >= 0 || other.wrong_at >= 0;
+    });
+    const errors = [...client.errors, ...server.errors].map((e) => e.code);
+    const counted = client.details.length === this.#connections;
+    const ended = client.ended === this.#connections && server.ended === this.#connections;
+    const ok = broken.length === 0 && errors.length === 0 && counted && ended;
+    return { ok, detail: describe(client, server, broken.length, errors) };
+  }
+
+  /**
+   * Of a finished transfer: the longest silence, either direction, any connection, of those that
+   * touch the time from `from` to `to`, in ms. 0: none was longer than the programs' threshold.
+   */
+  silence(from: number, to: number): number {
+    const touching = this.#gaps().filter(([start, end]) => end >= from && start < to);
+    return touching.reduce((longest, [start, end]) => Math.max(longest, end - start), 0);
+  }
+
+  /**
+   * Of a finished transfer: when the first byte came after the silence that holds the moment,
+   * in the direction that came back first; undefined: there was no silence.
+   */
+  firstByteAfter(moment: number): number | undefined {
+    const ends = this.#gaps().flatMap(([start, end]) =>
+      start <= moment && end > moment ? [end] : [],
+    );
+    return ends.length === 0 ? undefined : Math.min(...ends);
+  }
+
+  #gaps(): Array<[number, number]> {
+    if (!this.#final) throw new LabError('the transfer is not finished');
+    const { client, server } = this.#final;
+    return [client, server].flatMap((r) => r.details.flatMap((c) => c.gaps));
+  }
+
+  async #reports(details = false): Promise<Ends<Report>> {
+    const [client, server] = await Promise.all([
+      this.client.report(details),
+      this.server.report(details),
+    ]);
+    return { client, server };
+  }
+}
+
+function describe(client: Report, server: Report, broken: number, errors: string[]): string {
+  const way = (from: Report, to: Report): string =>
+    from.written === to.received ? `${from.written}` : `${to.received} of ${from.written}`;
+  const parts = [`${way(client, server)} bytes to the server`, `${way(server, client)} back`];
+  if (client.wrong + server.wrong > 0)
+    parts.push(`${client.wrong + server.wrong} with wrong bytes`);
+  if (broken > 0) parts.push(`${broken} of ${client.connections} connections broken`);
+  if (errors.length > 0) parts.push(`errors: ${[...new Set(errors)].join(', ')}`);
+  return parts.join(', ');
+}

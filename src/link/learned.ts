@@ -1,0 +1,112 @@
+/*
+ * What the kernel has learned from the routers of a link: addresses and routes, and how to
+ * make it forget them.  When to do that: autoconf.ts.
+ */
+import { SystemError } from '../libc/errno.js';
+import { type Address, addressBytes, addressFromBytes, family } from '../wire/address.js';
+import type { Netlink } from './netlink.js';
+import {
+  type AddressRecord,
+  decodeAddress,
+  decodeRoute,
+  PROTOCOL,
+  type RouteRecord,
+  SCOPE,
+  TABLE,
+} from './rtnetlink.js';
+import { changeAddress, changeRoute, getAddresses, getRoutes } from './rtnetlink-request.js';
+
+export interface Learned {
+  addresses: AddressRecord[];
+  routes: RouteRecord[];
+  /** In the form of prefixOf. */
+  prefixes: Set<string>;
+  atMs: number;
+}
+
+/* The kernel counts lifetimes in steps of 10 ms. */
+const LIFETIME_TOLERANCE_MS = 30;
+
+/** What the kernel has learned from the routers on an interface, as of now. */
+export function learnedFromRouters(netlink: Netlink, index: number): Learned {
+  const addresses = netlink
+    .request(getAddresses(), 'list the addresses')
+    .flatMap((m) => decodeAddress(m) ?? [])
+    .filter((a) => a.index === index && family(a.address) === 6)
+    .filter((a) => a.dynamic && a.scope === SCOPE.GLOBAL);
+  const routes = learnedRoutes(netlink, index);
+  const onLink = routes.filter((r) => r.protocol === PROTOCOL.KERNEL);
+  const prefixes = new Set([
+    ...addresses.map((a) => prefixOf(a.address, a.prefixLength)),
+    ...onLink.flatMap((r) => (r.destination ? prefixOf(r.destination, r.prefixLength) : [])),
+  ]);
+  return { addresses, routes, prefixes, atMs: performance.now() };
+}
+
+/**
+ * Removes what was learned, except routes that an advertisement has renewed meanwhile: two links
+ * may well have routers with the same link-local address.  The addresses that were removed.
+ */
+export function dropLearned(netlink: Netlink, interfaceName: string, old: Learned): Address[] {
+  const [{ index } = { index: 0 }] = [...old.addresses, ...old.routes];
+  if (index === undefined || index === 0) return [];
+  const attempted = `drop what the old link of ${interfaceName} gave`;
+  const elapsedMs = performance.now() - old.atMs;
+  for (const route of learnedRoutes(netlink, index)) {
+    const before = old.routes.find((r) => sameRoute(r, route));
+    if (before === undefined || isRenewed(before, route, elapsedMs)) continue;
+    remove(netlink, attempted, changeRoute('remove', route));
+  }
+  return old.addresses
+    .filter((a) => remove(netlink, attempted, changeAddress('remove', a)))
+    .map((a) => a.address);
+}
+
+/** '2001:db8:1::/64': the first bits of an address, as canonical text. */
+export function prefixOf(a: Address, prefixLength: number): string {
+  const bytes = addressBytes(a).slice();
+  for (let i = 0; i < bytes.length; i++) {
+    const bits = Math.min(8, Math.max(0, prefixLength - i * 8));
+    bytes[i] = (bytes[i] ?? 0) & (0xff00 >> bits);
+  }
+  return `${addressFromBytes(bytes)}/${prefixLength}`;
+}
+
+/* Default and more specific routes are tagged; of the on-link ones only the lifetime tells. */
+function learnedRoutes(netlink: Netlink, index: number): RouteRecord[] {
+  return netlink
+    .request(getRoutes(6, TABLE.MAIN), 'list the IPv6 routes')
+    .flatMap((m) => decodeRoute(m) ?? [])
+    .filter((r) => r.index === index && !r.cloned)
+    .filter(
+      (r) =>
+        r.protocol === PROTOCOL.ROUTER_ADVERTISEMENT ||
+        (r.protocol === PROTOCOL.KERNEL && r.expiresMs !== undefined),
+    );
+}
+
+const sameRoute = (a: RouteRecord, b: RouteRecord): boolean =>
+  a.destination === b.destination &&
+  a.prefixLength === b.prefixLength &&
+  a.gateway === b.gateway &&
+  a.metric === b.metric;
+
+/* Left alone, a lifetime only runs down. */
+function isRenewed(before: RouteRecord, now: RouteRecord, elapsedMs: number): boolean {
+  if (before.expiresMs === undefined || now.expiresMs === undefined) {
+    return before.expiresMs !== now.expiresMs;
+  }
+  return now.expiresMs > before.expiresMs - elapsedMs + LIFETIME_TOLERANCE_MS;
+}
+
+/** False if it was gone already. */
+function remove(netlink: Netlink, attempted: string, message: Uint8Array): boolean {
+  try {
+    netlink.request(message, attempted);
+    return true;
+  } catch (error) {
+    const gone = ['ENOENT', 'ESRCH', 'EADDRNOTAVAIL'];
+    if (error instanceof SystemError && gone.includes(error.code)) return false;
+    throw error;
+  }
+}

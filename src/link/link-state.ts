@@ -1,0 +1,161 @@
+/*
+ * The links and addresses of a network namespace, and what a notification changes about them.
+ *
+ * Pure: messages in, changes out.
+ */
+import type { Address } from '../wire/address.js';
+import type { NetlinkMessage } from './message.js';
+import { RETAINED_PROTOCOL } from './retained.js';
+import {
+  type AddressRecord,
+  decodeAddress,
+  decodeLink,
+  decodeRoute,
+  type LinkRecord,
+  PROTOCOL,
+  ROUTE_TYPE,
+  RTM,
+  SCOPE,
+  TABLE,
+} from './rtnetlink.js';
+
+export type LinkChange =
+  | { type: 'carrier'; interface: string; up: boolean }
+  /** Usable from now on: an IPv6 address only after duplicate address detection. */
+  | { type: 'address-added'; interface: string; address: Address; prefixLength: number }
+  | { type: 'address-removed'; interface: string; address: Address }
+  /** One or more routes; whoever cares looks them up. */
+  | { type: 'route-changed' };
+
+/** What is known of links and addresses. */
+export class LinkState {
+  #links = new Map<number, LinkRecord>();
+  /** By interface, address and prefix length: the kernel allows one address in two prefixes. */
+  #addresses = new Map<string, AddressRecord>();
+  #routesChanged = false;
+
+  links(): LinkRecord[] {
+    return [...this.#links.values()];
+  }
+
+  addresses() {
+    return [...this.#addresses.values()].flatMap((a) => {
+      const link = this.#links.get(a.index);
+      if (link === undefined) return [];
+      const { address, prefixLength, deprecated, tentative, dynamic } = a;
+      return [{ address, prefixLength, interface: link.name, deprecated, tentative, dynamic }];
+    });
+  }
+
+  /** Whether a route has changed since the last call. */
+  takeRoutesChanged(): boolean {
+    const changed = this.#routesChanged;
+    this.#routesChanged = false;
+    return changed;
+  }
+
+  /** Takes in one notification; what it changed, in order. */
+  apply(m: NetlinkMessage): LinkChange[] {
+    switch (m.type) {
+      case RTM.NEWLINK:
+        return this.#setLink(decodeLink(m));
+      case RTM.DELLINK:
+        return this.#removeLink(decodeLink(m));
+      case RTM.NEWADDR:
+        return this.#setAddress(decodeAddress(m));
+      case RTM.DELADDR:
+        return this.#removeAddress(decodeAddress(m));
+      case RTM.NEWROUTE:
+      case RTM.DELROUTE:
+        this.#routesChanged ||= matters(m);
+        return [];
+      default:
+        return [];
+    }
+  }
+
+  /** Takes in complete dumps of links and addresses; what is different from before. */
+  replace(links: NetlinkMessage[], addresses: NetlinkMessage[]): LinkChange[] {
+    const changes: LinkChange[] = [];
+    const linksNow = links.flatMap((m) => decodeLink(m) ?? []);
+    const addressesNow = addresses.flatMap((m) => decodeAddress(m) ?? []).filter(isReal);
+    const keys = new Set(addressesNow.map(addressKey));
+    for (const [key, gone] of this.#addresses) {
+      if (!keys.has(key)) changes.push(...this.#removeAddress(gone));
+    }
+    const indices = new Set(linksNow.map((link) => link.index));
+    for (const [index, gone] of this.#links) {
+      if (!indices.has(index)) changes.push(...this.#removeLink(gone));
+    }
+    for (const link of linksNow) changes.push(...this.#setLink(link));
+    for (const a of addressesNow) changes.push(...this.#setAddress(a));
+    return changes;
+  }
+
+  #setLink(link: LinkRecord | undefined): LinkChange[] {
+    if (link === undefined) return [];
+    const before = this.#links.get(link.index);
+    this.#links.set(link.index, link);
+    const had = before?.carrier ?? false;
+    if (had !== link.carrier) {
+      return [{ type: 'carrier', interface: link.name, up: link.carrier }];
+    }
+    // Gone and back between two messages: the cable may be in another socket now.
+    const flapped = before !== undefined && before.carrierChanges !== link.carrierChanges;
+    if (!link.carrier || !flapped) return [];
+    const change = { type: 'carrier', interface: link.name } as const;
+    return [
+      { ...change, up: false },
+      { ...change, up: true },
+    ];
+  }
+
+  #removeLink(link: LinkRecord | undefined): LinkChange[] {
+    const before = link && this.#links.get(link.index);
+    if (before === undefined) return [];
+    this.#links.delete(before.index);
+    return before.carrier ? [{ type: 'carrier', interface: before.name, up: false }] : [];
+  }
+
+  #setAddress(a: AddressRecord | undefined): LinkChange[] {
+    if (a === undefined || !isReal(a)) return [];
+    const before = this.#addresses.get(addressKey(a));
+    this.#addresses.set(addressKey(a), a);
+    const wasUsable = before !== undefined && !before.tentative;
+    if (a.tentative || wasUsable) return [];
+    const { address, prefixLength } = a;
+    return [{ type: 'address-added', interface: this.#name(a.index), address, prefixLength }];
+  }
+
+  #removeAddress(a: AddressRecord | undefined): LinkChange[] {
+    const before = a && this.#addresses.get(addressKey(a));
+    if (a === undefined || before === undefined) return [];
+    this.#addresses.delete(addressKey(a));
+    if (before.tentative) return [];
+    const sameAddress = (other: AddressRecord) =>
+      other.index === a.index && other.address === a.address && !other.tentative;
+    if ([...this.#addresses.values()].some(sameAddress)) return [];
+    return [{ type: 'address-removed', interface: this.#name(a.index), address: a.address }];
+  }
+
+  #name(index: number): string {
+    return this.#links.get(index)?.name ?? `#${index}`;
+  }
+}
+
+const addressKey = (a: AddressRecord): string => `${a.index} ${a.address}/${a.prefixLength}`;
+
+/* Host scope: loopback addresses, and the retained ones, which are no place to move to. */
+const isReal = (a: AddressRecord): boolean => a.scope !== SCOPE.HOST;
+
+/* Not: what the kernel keeps for local addresses, cached exceptions (path MTU), our own table. */
+function matters(m: NetlinkMessage): boolean {
+  const route = decodeRoute(m);
+  return (
+    route !== undefined &&
+    !route.cloned &&
+    route.table !== TABLE.LOCAL &&
+    route.protocol !== RETAINED_PROTOCOL &&
+    (route.type === ROUTE_TYPE.UNICAST || route.protocol !== PROTOCOL.KERNEL)
+  );
+}

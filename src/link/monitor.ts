@@ -1,0 +1,133 @@
+/*
+ * What happens to links, addresses and routes, as it happens (rtnetlink notifications).
+ *
+ * It keeps the state of all links and addresses and tells differences only: a lease that is
+ * renewed, a repeated message or one for a retained address is no change.  If the kernel had to
+ * drop notifications (ENOBUFS), everything is read again and compared, so none is missed.
+ *
+ * Not for deciding what a change means: that is the daemon's.
+ */
+import { SystemError } from '../libc/errno.js';
+import type { Poller } from '../libc/poller.js';
+import {
+  AF_NETLINK,
+  bindNetlink,
+  closeFd,
+  NETLINK_ROUTE,
+  openSocket,
+  receive,
+  SO_RCVBUFFORCE,
+  SOCK_RAW,
+  SOL_SOCKET,
+  setOption,
+} from '../libc/socket.js';
+import type { Address } from '../wire/address.js';
+import { type LinkChange, LinkState } from './link-state.js';
+import { decodeMessages } from './message.js';
+import { Netlink } from './netlink.js';
+import { GROUP } from './rtnetlink.js';
+import { getAddresses, getLinks } from './rtnetlink-request.js';
+
+export type { LinkChange } from './link-state.js';
+
+const GROUPS =
+  GROUP.LINK | GROUP.IPV4_ADDRESS | GROUP.IPV4_ROUTE | GROUP.IPV6_ADDRESS | GROUP.IPV6_ROUTE;
+
+/* Room for some thousand notifications: a full routing table may be loaded at any time. */
+const RECEIVE_BUFFER_BYTES = 1 << 20;
+const DATAGRAM_BYTES = 64 << 10;
+
+/** Calls back for each change of a link, address or route, in the kernel's order. */
+export class LinkMonitor {
+  #poller: Poller;
+  #onChange: (change: LinkChange) => void;
+  #socket: number;
+  #requests = new Netlink();
+  #state = new LinkState();
+  #buffer = new Uint8Array(DATAGRAM_BYTES);
+
+  /** The state at the start is not told as changes.  Throws SystemError. */
+  constructor(poller: Poller, onChange: (change: LinkChange) => void) {
+    this.#poller = poller;
+    this.#onChange = onChange;
+    this.#socket = openSocket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
+    enlargeReceiveBuffer(this.#socket);
+    // Subscribe first, then look: what happens in between is seen twice, not missed.
+    bindNetlink(this.#socket, GROUPS);
+    this.#lookAgain();
+    poller.add(this.#socket, () => this.#drain());
+  }
+
+  /**
+   * All addresses but those of host scope (loopback, retained).  `tentative`: duplicate address
+   * detection runs or has failed.  `dynamic`: it has a lifetime (SLAAC, DHCP).
+   */
+  addresses(): {
+    address: Address;
+    prefixLength: number;
+    interface: string;
+    deprecated: boolean;
+    tentative: boolean;
+    dynamic: boolean;
+  }[] {
+    return this.#state.addresses();
+  }
+
+  /** All links.  `up`: switched on; `carrier`: on and connected; `mtu` in bytes. */
+  links(): {
+    name: string;
+    index: number;
+    up: boolean;
+    carrier: boolean;
+    mtu: number;
+    ethernet: boolean;
+  }[] {
+    return this.#state.links();
+  }
+
+  close(): void {
+    this.#poller.remove(this.#socket);
+    closeFd(this.#socket);
+    this.#requests.close();
+  }
+
+  #drain(): void {
+    const changes: LinkChange[] = [];
+    for (;;) {
+      const more = this.#readInto(changes);
+      if (!more) break;
+    }
+    if (this.#state.takeRoutesChanged()) changes.push({ type: 'route-changed' });
+    for (const change of changes) this.#onChange(change);
+  }
+
+  #readInto(changes: LinkChange[]): boolean {
+    try {
+      const length = receive(this.#socket, this.#buffer);
+      if (length < 0) return false;
+      const messages = decodeMessages(this.#buffer.subarray(0, length));
+      if ('error' in messages) changes.push(...this.#lookAgain());
+      else for (const message of messages) changes.push(...this.#state.apply(message));
+    } catch (error) {
+      if (!(error instanceof SystemError) || error.code !== 'ENOBUFS') throw error;
+      changes.push(...this.#lookAgain(), { type: 'route-changed' });
+    }
+    return true;
+  }
+
+  #lookAgain(): LinkChange[] {
+    return this.#state.replace(
+      this.#requests.request(getLinks(), 'list the links'),
+      this.#requests.request(getAddresses(), 'list the addresses'),
+    );
+  }
+}
+
+/* Beyond net.core.rmem_max, which only CAP_NET_ADMIN may.  Without it, overruns cost a dump. */
+function enlargeReceiveBuffer(socket: number): void {
+  try {
+    setOption(socket, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES);
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.code !== 'EPERM') throw error;
+  }
+}

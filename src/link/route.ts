@@ -1,0 +1,65 @@
+/*
+ * Which way, and from which address, the kernel would send to a peer: the place to move to.
+ * Not for changing routes: those belong to the operator and to the network manager.
+ */
+import { SystemError } from '../libc/errno.js';
+import { type Address, family } from '../wire/address.js';
+import type { Netlink } from './netlink.js';
+import { decodeLink, decodeRoute, type RouteRecord } from './rtnetlink.js';
+import { getLink, lookupRoute } from './rtnetlink-request.js';
+
+export interface Route {
+  /** What a new connection to the peer would be sent from. */
+  source: Address;
+  interface: string;
+  gateway?: Address;
+}
+
+/* No route; "unreachable", "blackhole" and "prohibit" routes; no such interface any more. */
+const UNREACHABLE = ['ENETUNREACH', 'EHOSTUNREACH', 'EINVAL', 'EACCES', 'ENETDOWN', 'ENODEV'];
+
+/**
+ * The kernel's route to `peer` for a packet with `mark`; undefined if there is none that a
+ * connection could use: no route, or a source address of link scope only.  Throws SystemError.
+ */
+export function routeTo(
+  netlink: Netlink,
+  peer: Address,
+  o: { mark?: number } = {},
+): Route | undefined {
+  const route = lookUp(netlink, peer, o.mark);
+  if (route?.index === undefined || route.source === undefined) return undefined;
+  // While an address is tentative, the kernel answers with the link-local one.
+  if (isLinkLocal(route.source) && !isLinkLocal(peer)) return undefined;
+  const name = interfaceName(netlink, route.index);
+  if (name === undefined) return undefined;
+  const way = { source: route.source, interface: name };
+  return route.gateway === undefined ? way : { ...way, gateway: route.gateway };
+}
+
+function lookUp(netlink: Netlink, peer: Address, mark?: number): RouteRecord | undefined {
+  return unlessUnreachable(() => {
+    const [answer] = netlink.request(lookupRoute(peer, mark), `look up the route to ${peer}`);
+    return answer === undefined ? undefined : decodeRoute(answer);
+  });
+}
+
+function interfaceName(netlink: Netlink, index: number): string | undefined {
+  return unlessUnreachable(() => {
+    const [answer] = netlink.request(getLink(index), `name of interface ${index}`);
+    return answer === undefined ? undefined : decodeLink(answer)?.name;
+  });
+}
+
+function unlessUnreachable<T>(ask: () => T): T | undefined {
+  try {
+    return ask();
+  } catch (error) {
+    if (error instanceof SystemError && UNREACHABLE.includes(error.code)) return undefined;
+    throw error;
+  }
+}
+
+/** fe80::/10 or 169.254.0.0/16. */
+const isLinkLocal = (a: Address): boolean =>
+  family(a) === 6 ? /^fe[89ab]/.test(a) : a.startsWith('169.254.');

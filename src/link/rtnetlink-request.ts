@@ -1,0 +1,129 @@
+/*
+ * What the kernel is asked and told in rtnetlink: dumps, look-ups, changes of addresses, routes
+ * and rules (RFC 3549, section 3; rtnetlink(7)).  What it says: rtnetlink.ts.  Pure.
+ */
+import { type Address, addressBytes, family } from '../wire/address.js';
+import { attribute, encodeMessage, FLAG } from './message.js';
+import { ADDRESS_FAMILY, RTM, type RuleRecord, type Version } from './rtnetlink.js';
+
+const IFA_NOPREFIXROUTE = 0x200;
+const TABLE_COMPAT = 252;
+const RTAX_HOPLIMIT = 10;
+const FR_ACT_TO_TBL = 1;
+const ALL_BITS = 0xffffffff;
+
+/** All links, without their statistics. */
+export const getLinks = (): Uint8Array =>
+  encodeMessage(RTM.GETLINK, FLAG.REQUEST | FLAG.DUMP, [
+    new Uint8Array(16),
+    attribute(29, 1 << 3), // IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS
+  ]);
+
+/** One link by its index. */
+export function getLink(index: number): Uint8Array {
+  const header = new Uint8Array(16);
+  new DataView(header.buffer).setInt32(4, index, true);
+  return encodeMessage(RTM.GETLINK, FLAG.REQUEST, [header]);
+}
+
+/** All addresses of both families. */
+export const getAddresses = (): Uint8Array =>
+  encodeMessage(RTM.GETADDR, FLAG.REQUEST | FLAG.DUMP, [new Uint8Array(8)]);
+
+/** The routes of one table. */
+export const getRoutes = (version: Version, table: number): Uint8Array =>
+  encodeMessage(RTM.GETROUTE, FLAG.REQUEST | FLAG.DUMP, [
+    routeHeader({ version, prefixLength: 0, table: 0, protocol: 0, scope: 0, type: 0 }),
+    attribute(15, table), // RTA_TABLE
+  ]);
+
+/** The route that a packet to `peer` would take. */
+export function lookupRoute(peer: Address, mark?: number): Uint8Array {
+  const version = family(peer);
+  const header = { version, prefixLength: version === 4 ? 32 : 128, table: 0, protocol: 0 };
+  const parts = [routeHeader({ ...header, scope: 0, type: 0 }), attribute(1, addressBytes(peer))];
+  if (mark !== undefined) parts.push(attribute(16, mark)); // RTA_MARK
+  return encodeMessage(RTM.GETROUTE, FLAG.REQUEST, parts);
+}
+
+/** All policy rules of a family. */
+export function getRules(version: Version): Uint8Array {
+  const header = new Uint8Array(12);
+  header[0] = ADDRESS_FAMILY[version];
+  return encodeMessage(RTM.GETRULE, FLAG.REQUEST | FLAG.DUMP, [header]);
+}
+
+/** Adds or removes an address; a host-scope one without a prefix route. */
+export function changeAddress(
+  verb: 'add' | 'remove',
+  a: { address: Address; prefixLength: number; index: number; scope: number },
+): Uint8Array {
+  const header = new Uint8Array(8);
+  header.set([ADDRESS_FAMILY[family(a.address)], a.prefixLength, 0, a.scope]);
+  new DataView(header.buffer).setUint32(4, a.index, true);
+  const bytes = addressBytes(a.address);
+  const parts = [header, attribute(2, bytes), attribute(1, bytes)]; // IFA_LOCAL, IFA_ADDRESS
+  if (verb === 'add') parts.push(attribute(8, IFA_NOPREFIXROUTE)); // IFA_FLAGS
+  return encodeMessage(...changing(verb, RTM.NEWADDR, RTM.DELADDR), parts);
+}
+
+export interface RouteChange {
+  version: Version;
+  destination?: Address | undefined;
+  prefixLength: number;
+  table: number;
+  protocol: number;
+  scope: number;
+  type: number;
+  index?: number | undefined;
+  gateway?: Address | undefined;
+  metric?: number | undefined;
+  hopLimit?: number | undefined;
+}
+
+/** Adds a route, replacing an equal one, or removes it. */
+export function changeRoute(verb: 'add' | 'remove', r: RouteChange): Uint8Array {
+  const parts = [routeHeader(r), attribute(15, r.table)];
+  if (r.destination !== undefined) parts.push(attribute(1, addressBytes(r.destination)));
+  if (r.index !== undefined) parts.push(attribute(4, r.index));
+  if (r.gateway !== undefined) parts.push(attribute(5, addressBytes(r.gateway)));
+  if (r.metric !== undefined) parts.push(attribute(6, r.metric));
+  if (r.hopLimit !== undefined) parts.push(attribute(8, [attribute(RTAX_HOPLIMIT, r.hopLimit)]));
+  return encodeMessage(...changing(verb, RTM.NEWROUTE, RTM.DELROUTE, FLAG.REPLACE), parts);
+}
+
+/** Adds a policy rule (EEXIST if there is an equal one) or removes it. */
+export function changeRule(
+  verb: 'add' | 'remove',
+  r: Omit<RuleRecord, 'mark'> & { mark?: number | undefined },
+): Uint8Array {
+  const length = (a: Address | undefined) => (a === undefined ? 0 : addressBytes(a).length * 8);
+  const header = new Uint8Array(12);
+  header.set([ADDRESS_FAMILY[r.version], length(r.to), length(r.from), 0]);
+  header[7] = FR_ACT_TO_TBL;
+  const parts = [header, attribute(6, r.priority), attribute(15, r.table)];
+  parts.push(attribute(21, Uint8Array.of(r.protocol))); // FRA_PROTOCOL
+  if (r.to !== undefined) parts.push(attribute(1, addressBytes(r.to)));
+  if (r.from !== undefined) parts.push(attribute(2, addressBytes(r.from)));
+  if (r.mark !== undefined) parts.push(attribute(10, r.mark), attribute(16, ALL_BITS));
+  return encodeMessage(...changing(verb, RTM.NEWRULE, RTM.DELRULE, FLAG.EXCLUSIVE), parts);
+}
+
+function routeHeader(
+  r: Pick<RouteChange, 'version' | 'prefixLength' | 'table' | 'protocol' | 'scope' | 'type'>,
+): Uint8Array {
+  const header = new Uint8Array(12);
+  const table = r.table > 255 ? TABLE_COMPAT : r.table;
+  header.set([ADDRESS_FAMILY[r.version], r.prefixLength, 0, 0, table, r.protocol, r.scope, r.type]);
+  return header;
+}
+
+function changing(
+  verb: 'add' | 'remove',
+  add: number,
+  remove: number,
+  unless: number = FLAG.EXCLUSIVE,
+): [type: number, flags: number] {
+  const acknowledged = FLAG.REQUEST | FLAG.ACK;
+  return verb === 'add' ? [add, acknowledged | FLAG.CREATE | unless] : [remove, acknowledged];
+}

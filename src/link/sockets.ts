@@ -1,0 +1,37 @@
+/*
+ * The TCP sockets of this network namespace: which there are, and the end of one of them.
+ */
+import { SystemError } from '../libc/errno.js';
+import { NETLINK_SOCK_DIAG } from '../libc/socket.js';
+import { type Tuple, tupleText } from '../wire/tuple.js';
+import { decodeSocket, destroy, getSockets, type SocketRecord } from './inet-diag.js';
+import type { Netlink } from './netlink.js';
+
+export type { SocketRecord } from './inet-diag.js';
+
+/**
+ * All TCP sockets, listening ones too (their remote address is 0.0.0.0 or ::).  An IPv6 socket
+ * that speaks IPv4 is shown as IPv4.  Throws SystemError.
+ */
+export function tcpSockets(netlink: Netlink): SocketRecord[] {
+  const list = (version: 4 | 6) =>
+    netlink
+      .request(getSockets(version), `list the IPv${version} TCP sockets`, NETLINK_SOCK_DIAG)
+      .flatMap((message) => decodeSocket(message) ?? []);
+  return [...list(4), ...list(6)];
+}
+
+/**
+ * Ends a socket at once: its program gets ECONNABORTED, the peer a reset if it can be reached.
+ * False if there is no such socket.  Throws SystemError (EOPNOTSUPP: the kernel is built
+ * without INET_DIAG_DESTROY).
+ */
+export function destroySocket(netlink: Netlink, tuple: Tuple): boolean {
+  try {
+    netlink.request(destroy(tuple), `end the socket ${tupleText(tuple)}`, NETLINK_SOCK_DIAG);
+    return true;
+  } catch (error) {
+    if (error instanceof SystemError && error.code === 'ENOENT') return false;
+    throw error;
+  }
+}

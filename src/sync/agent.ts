@@ -1,0 +1,185 @@
+/*
+ * The synchronization agent: drives a mover for each flow whose address changes here, and a
+ * responder for each address that someone claims for a flow of ours.
+ *
+ *   move() --------> moves.ts  (mover.ts) -----.                .--> Boundary
+ *   packet() --+---> moves.ts                  +- performer.ts -+--> RawSender
+ *              `---> claims.ts (responder.ts) -'                `--> onEvent: the timeline
+ *
+ * Not here: what the protocol says (the two machines), whether a flow has to move and when it is
+ * given up (the daemon).  What is kept in memory is for speed and for handshakes under way: after
+ * the agent's death the daemon begins flows that are held or unproven again, with move().
+ */
+import { ROLE } from '../boundary/abi.gen.js';
+import type { RawSender } from '../libc/raw.js';
+import type { Address } from '../wire/address.js';
+import { decodePacket, encodePacket, type Packet } from '../wire/packet.js';
+import type { Tuple } from '../wire/tuple.js';
+import { Claims } from './claims.js';
+import type { Clock } from './clock.js';
+import type { SyncEvent } from './event.js';
+import { KeyRing } from './key-ring.js';
+import { kickEffects } from './kick.js';
+import { type MoveOptions, Moves } from './moves.js';
+import { Performer, type SyncBoundary } from './performer.js';
+import type { PortRange } from './wire-port.js';
+
+export type { Clock } from './clock.js';
+export type { SyncEvent } from './event.js';
+export type { MoveOptions } from './moves.js';
+export type { SyncBoundary } from './performer.js';
+
+export interface SyncAgentOptions {
+  boundary: SyncBoundary;
+  raw: Pick<RawSender, 'toWire' | 'toKernel'>;
+  clock: Clock;
+  /** n random bytes, fit for keys. */
+  random: (n: number) => Uint8Array;
+  psk: (keyId: number) => Uint8Array | undefined;
+  config: { sourcePorts: PortRange; candidatesMax?: number };
+  /** Whether packets to `remote` need another next hop than the kernel's own for this flow. */
+  redirects?: (kernel: Tuple, remote: Address) => boolean;
+  onEvent: (e: SyncEvent) => void;
+}
+
+/** What runs for a flow; 'steady': nothing. */
+export type SyncState = 'steady' | 'syncing' | 'confirming';
+
+const CANDIDATES_MAX = 4096;
+
+export class SyncAgent {
+  readonly #boundary: SyncBoundary;
+  readonly #performer: Performer;
+  readonly #moves: Moves;
+  readonly #claims: Claims;
+
+  constructor(o: SyncAgentOptions) {
+    const { boundary, clock, random } = o;
+    const performer = new Performer(o);
+    const keys = new KeyRing(o.psk);
+    this.#boundary = boundary;
+    this.#performer = performer;
+    this.#moves = new Moves({
+      ...{ boundary, performer, clock, random, keys },
+      sourcePorts: o.config.sourcePorts,
+      pendingEpochs: (kernel) => this.#claims.epochsOf(kernel),
+    });
+    this.#claims = new Claims({
+      ...{ boundary, performer, clock, random, keys },
+      candidatesMax: o.config.candidatesMax ?? CANDIDATES_MAX,
+      redirects: o.redirects ?? (() => false),
+      onCandidate: (kernel, role) => this.#candidate(kernel, role),
+      onCommitted: (kernel, wire, epoch) => this.#committed(kernel, wire, epoch),
+    });
+  }
+
+  /**
+   * Starts the synchronization of a flow from `source`, or starts it anew if one runs from
+   * another address.  No-op if one runs from there.  Goes on until it is proven, or cancelled.
+   */
+  move(kernel: Tuple, source: Address, o: MoveOptions): void {
+    this.#performer.transact(() => this.#moves.move(kernel, source, o));
+  }
+
+  /** Ends the synchronization of a flow; its egress goes on as its mapping says. */
+  cancel(kernel: Tuple): void {
+    this.#performer.transact(() => {
+      if (this.#moves.end(kernel)) this.#performer.perform(kernel, [{ effect: 'release' }]);
+    });
+  }
+
+  /** The path of a flow is back as it was: ends a synchronization of it, and wakes its kernel. */
+  kick(kernel: Tuple): void {
+    this.#performer.transact(() => {
+      // A mapping that waits for its proof is where the flow is now: its CONFIRM must go on.
+      if (this.#moves.stateOf(kernel) !== 'confirming') this.#moves.end(kernel);
+      const flow = this.#boundary.flow(kernel);
+      if (flow !== undefined) this.#performer.perform(kernel, kickEffects(kernel, flow));
+    });
+  }
+
+  /** A packet that the data plane has handed up; `tuple` as on the wire, ours first. */
+  packet(e: { tuple: Tuple; packet: Uint8Array; at: bigint }): void {
+    const packet = decodePacket(e.packet, { truncated: true });
+    if ('error' in packet) return;
+    this.#performer.transact(() => this.#dispatch(e.tuple, packet));
+  }
+
+  /** A packet has come over the wire that this flow was last mapped to. */
+  proven(kernel: Tuple, _at: bigint): void {
+    this.#performer.transact(() => this.#moves.tell(kernel, 'proven'));
+  }
+
+  /**
+   * A bare reset that the data plane did not deliver, in kernel view.  False: nothing runs for
+   * this flow, so that only the quarantine decides.  True: it must not be delivered; if it says
+   * that the peer knows nothing of the new wire, the synchronization begins again.
+   */
+  reset(kernel: Tuple, bytes: Uint8Array): boolean {
+    if (this.#moves.stateOf(kernel) === undefined) return false;
+    const packet = decodePacket(bytes, { truncated: true });
+    if ('error' in packet) return true;
+    this.#performer.transact(() => this.#moves.reset(kernel, packet));
+    return true;
+  }
+
+  state(kernel: Tuple): SyncState {
+    const state = this.#moves.stateOf(kernel);
+    if (state === undefined) return 'steady';
+    return state === 'confirming' ? 'confirming' : 'syncing';
+  }
+
+  /** How much is under way; both are bounded. */
+  load(): { moving: number; candidates: number } {
+    return { moving: this.#moves.size, candidates: this.#claims.size };
+  }
+
+  /** Stops all timers.  What is on the wire and in the boundary stays for the next agent. */
+  close(): void {
+    this.#moves.close();
+    this.#claims.close();
+  }
+
+  #dispatch(wire: Tuple, packet: Packet): void {
+    for (const option of packet.options) {
+      if (option.kind === 'ti-sync') {
+        this.#claims.syn(wire, packet, option);
+        return;
+      }
+      if (option.kind === 'ti-confirm') {
+        this.#claims.confirm(wire, packet, option);
+        return;
+      }
+    }
+    if (this.#moves.packet(wire, packet) || this.#claims.packet(wire, packet)) return;
+    this.#claims.stray(wire, packet);
+  }
+
+  /**
+   * Both ends move, each from an address that the other can still reach.  If both SYNs were
+   * answered and both CONFIRMs sent, each end would be mapped to its own wire.  So one gives
+   * way: the responder of the original connection, when it answers.  It begins again later,
+   * with a higher epoch, unless the other's move has brought the flow to where it wants it.
+   */
+  #candidate(kernel: Tuple, role: number): void {
+    if (role === ROLE.RESPONDER) this.#moves.tell(kernel, 'yield');
+  }
+
+  #committed(kernel: Tuple, wire: Tuple, epoch: number): void {
+    if (this.#moves.sourceOf(kernel) === wire.local) {
+      this.#moves.end(kernel);
+      this.#performer.report(kernel, { type: 'proven', wire, epoch });
+    } else {
+      this.#moves.tell(kernel, 'superseded');
+    }
+  }
+}
+
+/**
+ * Delivers a reset that was kept in quarantine, in kernel view, to the own kernel.  Encoded anew:
+ * on its way through the data plane its checksum may have been partial.
+ */
+export function deliverReset(raw: Pick<RawSender, 'toKernel'>, bytes: Uint8Array): void {
+  const packet = decodePacket(bytes, { truncated: true });
+  if (!('error' in packet)) raw.toKernel(encodePacket(packet));
+}

@@ -1,0 +1,8 @@
+/** Time as the synchronization agent knows it: monotonic, and a fake one in the simulation. */
+export interface Clock {
+  /** Milliseconds since some fixed moment. */
+  now(): number;
+  /** Calls `f` once, `ms` from now.  Comes back with what clearTimer takes. */
+  setTimer(ms: number, f: () => void): unknown;
+  clearTimer(timer: unknown): void;
+}

@@ -1,0 +1,297 @@
+/*
+ * The mover: the end whose address changed.  Pure: one step from state and event to the next
+ * state and the effects; agent.ts performs them.  From outside the handshake is that of RFC 9293,
+ * section 3.5.
+ *
+ *              begin             SYN/ACK valid               packet over the new wire
+ *   waiting ---------> syn-sent ---------------> confirming --------------------------> proven
+ *    | ^  ^             | ^   |                   | ^    |
+ *    `-'  |       timer:| |   |   timer, same     | |    |
+ *  timer: |    same SYN `-'   |   SYN/ACK: CONFIRM`-'    |
+ *  begin  |                   |                          |
+ *         |<------------------'                          |
+ *         |  refused, ghost, TIAck behind, yield,        |
+ *         |  superseded, SYN_TRIES_MAX                   |
+ *         |<---------------------------------------------'
+ *            refused, peer restarted, superseded, map failed, CONFIRM_TRIES_MAX
+ *
+ *   syn-sent, confirming: valid TI_RST, or TIAck beyond what was ever sent --> failed
+ *
+ * Each begin draws a new port, ISN, nonce and TIAck, and takes an epoch above all before it:
+ * whatever the peer has committed or still holds of an older attempt, the new one is newer.
+ * When to give up is not decided here: a failure is reported, and the next attempt follows.
+ */
+import type { Flow } from '../boundary/abi.gen.js';
+import type { Packet } from '../wire/packet.js';
+import { seqAdd } from '../wire/seq.js';
+import {
+  type Attempt,
+  acceptance,
+  type Draw,
+  judgeAnswer,
+  judgeReset,
+  newAttempt,
+  refusalOf,
+  validSyncAck,
+} from './attempt.js';
+import type { FailureReason } from './event.js';
+import type { Effect, EffectFailure } from './handshake.js';
+import type { SyncAck } from './keys.js';
+import { commitEffects } from './kick.js';
+import { resetOf } from './segments.js';
+
+/** On a quick path a SYN costs one round trip; then the pace of SYNs that nobody answers. */
+export const BACKOFF_MS = [250, 500, 1000, 2000] as const;
+
+/** After so many, the port and the epoch are changed: either may be what is in the way. */
+export const SYN_TRIES_MAX = 5;
+export const CONFIRM_TRIES_MAX = 5;
+
+export type Mover =
+  /** `failures` in a row set the pace; epochs up to `newest` are used up. */
+  | { state: 'waiting'; failures: number; newest: number | undefined }
+  | { state: 'syn-sent'; attempt: Attempt; tries: number; failures: number }
+  | { state: 'confirming'; attempt: Attempt; syncAck: SyncAck; confirm: Packet; tries: number }
+  | { state: 'proven' }
+  | { state: 'failed'; why: FailureReason };
+
+export type MoverEvent =
+  | { event: 'begin'; draw: Draw }
+  | { event: 'obstacle'; reason: FailureReason } // the driver cannot draw what begin needs
+  | { event: 'packet'; packet: Packet; flow: Flow }
+  | { event: 'timer' }
+  | { event: 'proven' }
+  | { event: 'refused' } // a bare RST on the wire that waits for its proof
+  | { event: 'yield' } // the other end moves as well, and goes first
+  | { event: 'superseded' } // the other end has moved: our attempt goes to where it was
+  | { event: 'effect-failed'; why: Exclude<EffectFailure, 'no-flow'> };
+
+export interface MoverStep {
+  next: Mover;
+  effects: Effect[];
+}
+
+type Waiting = Extract<Mover, { state: 'waiting' }>;
+type SynSent = Extract<Mover, { state: 'syn-sent' }>;
+type Confirming = Extract<Mover, { state: 'confirming' }>;
+
+/** The mover before its first attempt; `newest`: the epoch of one that it replaces. */
+export const newMover = (newest?: number): Mover => ({ state: 'waiting', failures: 0, newest });
+
+/** The newest epoch that this mover has used. */
+export function newestEpoch(mover: Mover): number | undefined {
+  if (mover.state === 'waiting') return mover.newest;
+  return 'attempt' in mover ? mover.attempt.epoch : undefined;
+}
+
+/** The next state and what to do.  An event that means nothing in a state changes nothing. */
+export function stepMover(mover: Mover, event: MoverEvent): MoverStep {
+  switch (mover.state) {
+    case 'waiting':
+      return stepWaiting(mover, event);
+    case 'syn-sent':
+      return stepSynSent(mover, event);
+    case 'confirming':
+      return stepConfirming(mover, event);
+    case 'proven':
+    case 'failed':
+      return stay(mover);
+  }
+}
+
+function stepWaiting(mover: Waiting, event: MoverEvent): MoverStep {
+  switch (event.event) {
+    case 'begin': {
+      const { failures, newest } = mover;
+      const attempt = newAttempt(event.draw, newest);
+      return sendSyn({ state: 'syn-sent', attempt, tries: 0, failures }, [
+        { effect: 'set-wire', wire: attempt.wire, state: 'syncing' },
+      ]);
+    }
+    case 'obstacle':
+      return again(mover, event.reason);
+    case 'timer':
+      return { next: mover, effects: [{ effect: 'begin' }] };
+    case 'superseded':
+      return { next: { ...mover, failures: 0 }, effects: [{ effect: 'begin' }] };
+    default:
+      return stay(mover);
+  }
+}
+
+function stepSynSent(mover: SynSent, event: MoverEvent): MoverStep {
+  switch (event.event) {
+    case 'packet':
+      return answered(mover, event.packet, event.flow);
+    case 'timer':
+      if (mover.tries >= SYN_TRIES_MAX) return again(mover, 'no-answer', { atOnce: true });
+      return sendSyn({ ...mover, failures: mover.failures + 1 }, [failed('no-answer')]);
+    case 'yield':
+      return again(mover, 'yielded');
+    case 'superseded':
+      return again(mover, 'stale-epoch', { atOnce: true });
+    case 'effect-failed':
+      return again(mover, event.why === 'full' ? 'table-full' : event.why);
+    default:
+      return stay(mover);
+  }
+}
+
+function sendSyn(mover: SynSent, before: Effect[]): MoverStep {
+  const { wire, epoch, syn } = mover.attempt;
+  const tries = mover.tries + 1;
+  return {
+    next: { ...mover, tries },
+    effects: [
+      ...before,
+      { effect: 'send', packet: syn },
+      { effect: 'arm', afterMs: backoffMs(mover.failures) },
+      { effect: 'report', report: { type: 'syn-sent', wire, epoch, tries } },
+    ],
+  };
+}
+
+function answered(mover: SynSent, packet: Packet, flow: Flow): MoverStep {
+  const verdict = judgeAnswer(mover.attempt, packet, flow);
+  switch (verdict.answer) {
+    case 'none':
+      return stay(mover);
+    case 'refused':
+      return again(mover, 'refused');
+    case 'reset':
+      return fail(mover, 'reset');
+    case 'ghost':
+    case 'tiack-behind':
+      return again(mover, verdict.answer, { send: resetOf(packet) });
+    case 'invalid-tiack':
+      return fail(mover, 'invalid-tiack', refusalOf(mover.attempt, packet));
+    case 'accepted':
+      return accept(mover, { packet, syncAck: verdict.syncAck, flow });
+  }
+}
+
+function accept(
+  { attempt }: SynSent,
+  o: { packet: Packet; syncAck: SyncAck; flow: Flow },
+): MoverStep {
+  const { kernel, wire, epoch } = attempt;
+  const { tiack } = o.syncAck;
+  const { confirm, mapping } = acceptance(attempt, o);
+  const commit = { kernel, flow: o.flow, mapping, epoch, unproven: true, announce: confirm };
+  return {
+    next: { state: 'confirming', attempt, syncAck: o.syncAck, confirm, tries: 1 },
+    effects: [
+      { effect: 'report', report: { type: 'syn-ack-received', wire, epoch, tiack } },
+      ...commitEffects(commit),
+      { effect: 'arm', afterMs: backoffMs(0) },
+      { effect: 'report', report: { type: 'confirm-sent', wire, epoch, tries: 1 } },
+    ],
+  };
+}
+
+function stepConfirming(mover: Confirming, event: MoverEvent): MoverStep {
+  const { wire, epoch } = mover.attempt;
+  switch (event.event) {
+    case 'packet':
+      return answeredAgain(mover, event.packet);
+    case 'timer': {
+      if (mover.tries >= CONFIRM_TRIES_MAX) return again(mover, 'unconfirmed', { atOnce: true });
+      const { next, effects } = repeatConfirm({ ...mover, tries: mover.tries + 1 });
+      return { next, effects: [...effects, { effect: 'arm', afterMs: backoffMs(mover.tries) }] };
+    }
+    case 'proven': {
+      const report = { type: 'proven', wire, epoch } as const;
+      return {
+        next: { state: 'proven' },
+        effects: [{ effect: 'disarm' }, { effect: 'report', report }],
+      };
+    }
+    case 'refused':
+      return again(mover, 'refused');
+    case 'superseded':
+      return again(mover, 'stale-epoch', { atOnce: true });
+    case 'effect-failed':
+      return mapFailed(mover, event.why);
+    default:
+      return stay(mover);
+  }
+}
+
+/** The peer repeats its SYN/ACK until it has a CONFIRM, or says that it cannot go on. */
+function answeredAgain(mover: Confirming, packet: Packet): MoverStep {
+  const { attempt, confirm, syncAck } = mover;
+  if (packet.flags.includes('R')) {
+    if (packet.seq !== confirm.ack) return stay(mover);
+    const { answer } = judgeReset(attempt, packet);
+    return answer === 'reset' ? fail(mover, answer) : again(mover, answer);
+  }
+  if (!packet.flags.startsWith('SA') || packet.ack !== confirm.seq) return stay(mover);
+  const repeated = validSyncAck(attempt, packet);
+  if (repeated === undefined) return stay(mover);
+  const same = repeated.nonce === syncAck.nonce && seqAdd(packet.seq, 1) === confirm.ack;
+  return same ? repeatConfirm(mover) : again(mover, 'peer-restarted', { atOnce: true });
+}
+
+function repeatConfirm(mover: Confirming): MoverStep {
+  const { wire, epoch } = mover.attempt;
+  const report = { type: 'confirm-sent', wire, epoch, tries: mover.tries } as const;
+  const effects: Effect[] = [
+    { effect: 'send', packet: mover.confirm },
+    { effect: 'report', report },
+  ];
+  return { next: mover, effects };
+}
+
+/** The mapping was not committed, so its wire is still ours to delete. */
+function mapFailed(mover: Confirming, why: 'stale-epoch' | 'full'): MoverStep {
+  const unused: Effect = { effect: 'delete-wire', wire: mover.attempt.wire };
+  const { next, effects } =
+    why === 'full' ? again(mover, 'table-full') : again(mover, why, { atOnce: true });
+  return { next, effects: [unused, ...effects] };
+}
+
+/** This attempt is over; the next begins after a pause, or at once. */
+function again(
+  mover: Waiting | SynSent | Confirming,
+  reason: FailureReason,
+  o: { atOnce?: boolean; send?: Packet } = {},
+): MoverStep {
+  const failures = mover.state === 'confirming' ? 0 : mover.failures;
+  const then: Effect[] = o.atOnce
+    ? [{ effect: 'disarm' }, { effect: 'begin' }]
+    : [{ effect: 'arm', afterMs: backoffMs(failures) }];
+  return {
+    next: { state: 'waiting', failures: failures + 1, newest: newestEpoch(mover) },
+    effects: [...sending(o.send), ...abandon(mover), failed(reason), ...then],
+  };
+}
+
+/** The end: no attempt can succeed.  The peer is told if that is news to it. */
+function fail(mover: SynSent | Confirming, why: FailureReason, send?: Packet): MoverStep {
+  return {
+    next: { state: 'failed', why },
+    effects: [
+      ...sending(send),
+      ...abandon(mover),
+      { effect: 'disarm' },
+      { effect: 'report', report: { type: 'failed', reason: why, final: true } },
+    ],
+  };
+}
+
+/** What ends the attempt on this side.  Confirming, its wire is the flow's: not ours to delete. */
+export const abandon = (mover: Mover): Effect[] =>
+  mover.state === 'syn-sent' ? [{ effect: 'delete-wire', wire: mover.attempt.wire }] : [];
+
+const sending = (packet: Packet | undefined): Effect[] =>
+  packet === undefined ? [] : [{ effect: 'send', packet }];
+
+const failed = (reason: FailureReason): Effect => ({
+  effect: 'report',
+  report: { type: 'failed', reason, final: false },
+});
+
+const backoffMs = (failures: number): number =>
+  BACKOFF_MS[Math.min(failures, BACKOFF_MS.length - 1)] ?? BACKOFF_MS[3];
+
+const stay = (mover: Mover): MoverStep => ({ next: mover, effects: [] });

@@ -1,0 +1,233 @@
+/*
+ * Drives the mover of each flow that moves from here: draws what an attempt needs, keeps its
+ * timer, and finds it by its wire.
+ */
+import { FLOW_FLAG } from '../boundary/abi.gen.js';
+import type { Address } from '../wire/address.js';
+import type { Packet } from '../wire/packet.js';
+import { seq } from '../wire/seq.js';
+import { type Tuple, tupleText } from '../wire/tuple.js';
+import type { Clock } from './clock.js';
+import { activeMapping, wireOf } from './handshake.js';
+import type { KeyRing } from './key-ring.js';
+import { abandon, type Mover, type MoverEvent, newestEpoch, newMover, stepMover } from './mover.js';
+import type { Performer, SyncBoundary } from './performer.js';
+import { StartQueue } from './start-queue.js';
+import { drawWire, type PortRange, word } from './wire-port.js';
+
+export interface MoveOptions {
+  /** Of the path from the new address: bytes of an IP packet. */
+  mtu: number;
+  redirect: boolean;
+}
+
+export interface MovesOptions {
+  boundary: SyncBoundary;
+  performer: Performer;
+  clock: Clock;
+  random: (n: number) => Uint8Array;
+  keys: KeyRing;
+  sourcePorts: PortRange;
+  /** Epochs of the candidates that the other end of a flow has open with us. */
+  pendingEpochs: (kernel: Tuple) => number[];
+}
+
+interface Session {
+  kernel: Tuple;
+  source: Address;
+  o: MoveOptions;
+  mover: Mover;
+  timer: unknown;
+}
+
+export class Moves {
+  readonly #o: MovesOptions;
+  readonly #sessions = new Map<string, Session>();
+  readonly #sessionOfWire = new Map<string, Session>();
+  readonly #queue: StartQueue;
+
+  constructor(o: MovesOptions) {
+    this.#o = o;
+    this.#queue = new StartQueue(o.clock, (flow) => this.#start(flow));
+  }
+
+  get size(): number {
+    return this.#sessions.size;
+  }
+
+  stateOf(kernel: Tuple): Mover['state'] | undefined {
+    return this.#session(kernel)?.mover.state;
+  }
+
+  sourceOf(kernel: Tuple): Address | undefined {
+    return this.#session(kernel)?.source;
+  }
+
+  /** Replaces a synchronization of this flow from another address. */
+  move(kernel: Tuple, source: Address, o: MoveOptions): void {
+    const former = this.#session(kernel);
+    if (former?.source === source) return;
+    const mover = newMover(former && newestEpoch(former.mover));
+    if (former !== undefined) this.#end(former);
+    const flow = tupleText(kernel);
+    this.#sessions.set(flow, { kernel, source, o, mover, timer: undefined });
+    this.#queue.add(flow);
+  }
+
+  /** Ends the synchronization of a flow, if there is one.  Egress stays as it is. */
+  end(kernel: Tuple): boolean {
+    const session = this.#session(kernel);
+    if (session !== undefined) this.#end(session);
+    return session !== undefined;
+  }
+
+  /** A packet on a wire of ours that is being set up, or just was; false: not one. */
+  packet(wire: Tuple, packet: Packet): boolean {
+    const session = this.#sessionOfWire.get(tupleText(wire));
+    if (session === undefined) return false;
+    const flow = this.#o.boundary.flow(session.kernel);
+    if (flow === undefined) this.#end(session);
+    else this.#advance(session, { event: 'packet', packet, flow });
+    return true;
+  }
+
+  /** Tells the mover of a flow, if there is one, what has happened on the other side of us. */
+  tell(kernel: Tuple, event: 'proven' | 'yield' | 'superseded'): void {
+    const session = this.#session(kernel);
+    if (session === undefined || (event === 'proven' && !this.#isProven(session))) return;
+    this.#advance(session, { event });
+  }
+
+  /**
+   * A reset in kernel view, on a flow whose wire is in doubt.  If it answers the CONFIRM, or data
+   * behind it, the peer has forgotten the handshake, and the next is begun.
+   */
+  reset(kernel: Tuple, packet: Packet): void {
+    const session = this.#session(kernel);
+    if (session === undefined) return;
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow === undefined) {
+      this.#end(session);
+      return;
+    }
+    if (packet.seq === activeMapping(flow)?.rcvBase) this.#advance(session, { event: 'refused' });
+  }
+
+  close(): void {
+    this.#queue.close();
+    for (const session of this.#sessions.values()) this.#disarm(session);
+    this.#sessions.clear();
+    this.#sessionOfWire.clear();
+  }
+
+  #session(kernel: Tuple): Session | undefined {
+    return this.#sessions.get(tupleText(kernel));
+  }
+
+  #start(flow: string): void {
+    const session = this.#sessions.get(flow);
+    if (session !== undefined) this.#o.performer.transact(() => this.#begin(session));
+  }
+
+  /** Holds first: the TIAck read after that is the highest ACK that will have left. */
+  #begin(session: Session): void {
+    if (session.mover.state !== 'waiting') return;
+    const { kernel, source, o } = session;
+    const held = this.#o.performer.perform(kernel, [{ effect: 'hold' }]);
+    const flow = this.#o.boundary.flow(kernel);
+    if (held === 'no-flow' || flow === undefined) {
+      this.#end(session);
+      return;
+    }
+    const keys = this.#o.keys.of(flow);
+    if (keys === undefined) {
+      this.#advance(session, { event: 'obstacle', reason: 'no-psk' });
+      return;
+    }
+    const { remote, remotePort } = wireOf(kernel, flow);
+    const wire = drawWire(
+      { local: source, remote, remotePort },
+      {
+        ports: this.#o.sourcePorts,
+        random: this.#o.random,
+        isTaken: (t) => this.#isTaken(t),
+      },
+    );
+    if (wire === undefined) {
+      this.#advance(session, { event: 'obstacle', reason: 'no-port' });
+      return;
+    }
+    const isn = seq(word(this.#o.random(4)));
+    const nonce = word(this.#o.random(4));
+    const pending = this.#o.pendingEpochs(kernel);
+    const draw = { kernel, flow, keys, wire, isn, nonce, pending, ...o };
+    this.#advance(session, { event: 'begin', draw });
+  }
+
+  #isTaken(wire: Tuple): boolean {
+    const { boundary } = this.#o;
+    return boundary.wire(wire) !== undefined || boundary.flow(wire) !== undefined;
+  }
+
+  #advance(session: Session, event: MoverEvent): void {
+    const { next, effects } = stepMover(session.mover, event);
+    this.#find(session, next);
+    const failure = this.#o.performer.perform(session.kernel, effects, {
+      arm: (afterMs) => this.#arm(session, afterMs),
+      disarm: () => this.#disarm(session),
+      begin: () => this.#begin(session),
+    });
+    if (failure === 'no-flow') {
+      this.#end(session);
+      return;
+    }
+    if (failure !== undefined) this.#advance(session, { event: 'effect-failed', why: failure });
+    else if (next.state === 'proven' || next.state === 'failed') this.#end(session);
+  }
+
+  /** The session's next state, found by its wire from now on. */
+  #find(session: Session, next: Mover): void {
+    const before = wireOfMover(session.mover);
+    if (before !== undefined) this.#sessionOfWire.delete(tupleText(before));
+    const after = wireOfMover(next);
+    if (after !== undefined) this.#sessionOfWire.set(tupleText(after), session);
+    session.mover = next;
+  }
+
+  #end(session: Session): void {
+    const { kernel } = session;
+    this.#disarm(session);
+    this.#queue.remove(tupleText(kernel));
+    if (this.#session(kernel) === session) this.#sessions.delete(tupleText(kernel));
+    const effects = abandon(session.mover);
+    this.#find(session, newMover());
+    this.#o.performer.perform(kernel, effects);
+  }
+
+  #arm(session: Session, afterMs: number): void {
+    this.#disarm(session);
+    session.timer = this.#o.clock.setTimer(afterMs, () => this.#timeout(session));
+  }
+
+  #disarm(session: Session): void {
+    if (session.timer !== undefined) this.#o.clock.clearTimer(session.timer);
+    session.timer = undefined;
+  }
+
+  #timeout(session: Session): void {
+    session.timer = undefined;
+    // The event that would have said so may have been lost: the ring buffer is bounded.
+    const event = this.#isProven(session) ? 'proven' : 'timer';
+    this.#o.performer.transact(() => this.#advance(session, { event }));
+  }
+
+  /** Whether a packet has come over the wire that is being confirmed, not over one before it. */
+  #isProven({ kernel, mover }: Session): boolean {
+    if (mover.state !== 'confirming') return false;
+    const flags = this.#o.boundary.flow(kernel)?.flags ?? 0;
+    return (flags & FLOW_FLAG.UNPROVEN) === 0;
+  }
+}
+
+const wireOfMover = (mover: Mover): Tuple | undefined =>
+  'attempt' in mover ? mover.attempt.wire : undefined;

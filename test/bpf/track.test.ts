@@ -1,0 +1,125 @@
+/*
+ * What a flow notes of the packets that pass, moved or not: the two TIAcks come from it.
+ * PROTOCOL.md, section "TIAck".
+ */
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
+import type { Flow } from '../../src/boundary/boundary.js';
+import { seqDiff } from '../../src/wire/seq.js';
+import {
+  acceptFlow,
+  DataPlane,
+  FAMILIES,
+  type Family,
+  moveFlow,
+  openFlow,
+  type View,
+} from './data-plane.js';
+
+const plane = new DataPlane();
+after(() => plane.remove());
+
+function both(name: string, run: (f: Family) => void): void {
+  for (const f of FAMILIES) test(`${name} (IPv${f})`, () => run(f));
+}
+
+function flowOf(view: View): Flow {
+  const flow = plane.boundary.flow(view.tuple);
+  assert.ok(flow);
+  return flow;
+}
+
+/** SND.UNA, SND.NXT, RCV.NXT and the end of the highest segment received, from the ISNs. */
+function numbers(view: View): [number, number, number, number] {
+  const f = flowOf(view);
+  const [sent, received] = [view.iss, view.irs];
+  return [
+    seqDiff(f.sndUna, sent),
+    seqDiff(f.sndNxt, sent),
+    seqDiff(f.rcvNxt, received),
+    seqDiff(f.rcvMax, received),
+  ];
+}
+
+both('a flow begins with nothing but the handshake', (f) => {
+  for (const view of [openFlow(plane, f), acceptFlow(plane, f)]) {
+    assert.deepEqual(numbers(view), [1, 1, 1, 1]);
+  }
+});
+
+both('what is sent, acknowledged, received; across 2^32', (f) => {
+  const view = openFlow(plane, f, { iss: 0xffffffc0, irs: 0xffffffe0 });
+  plane.expect(view, 'out', 'PA 1:101(100) ack 1 win 500', 'same');
+  assert.deepEqual(numbers(view), [1, 101, 1, 1]);
+  assert.ok(flowOf(view).silentSince > 0n);
+  plane.expect(view, 'in', 'PA 1:201(200) ack 51 win 600', 'same');
+  assert.deepEqual(numbers(view), [51, 101, 1, 201]);
+  assert.equal(flowOf(view).silentSince, 0n);
+  plane.expect(view, 'out', 'A  101:101(0) ack 201 win 700', 'same');
+  assert.deepEqual(numbers(view), [51, 101, 201, 201]);
+  const flow = flowOf(view);
+  assert.deepEqual([flow.windowOut, flow.windowIn], [700, 600]);
+});
+
+both('old segments and acknowledgements move nothing back', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'PA 1:1001(1000) ack 1 win 1', 'same');
+  plane.expect(view, 'in', 'PA 1:501(500) ack 1001 win 1', 'same');
+  plane.expect(view, 'out', 'A  1001:1001(0) ack 501 win 1', 'same');
+  plane.expect(view, 'out', 'PA 1:101(100) ack 1 win 1', 'same');
+  plane.expect(view, 'in', 'PA 1:101(100) ack 101 win 1', 'same');
+  assert.deepEqual(numbers(view), [1001, 1001, 501, 501]);
+});
+
+both('an ACK of what was never sent, or a segment far off, teaches nothing', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'in', 'A  1:1(0) ack 5000 win 1', 'same');
+  plane.expect(view, 'in', 'PA 90000000:90000100(100) ack 1 win 1', 'same');
+  assert.deepEqual(numbers(view), [1, 1, 1, 1]);
+});
+
+both('a FIN counts as one, in both directions', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'FPA 1:11(10) ack 1 win 1', 'same');
+  assert.deepEqual(numbers(view), [1, 12, 1, 1]);
+  assert.equal(flowOf(view).flags, FLOW_FLAG.FIN_SENT);
+  plane.expect(view, 'in', 'FA 1:1(0) ack 12 win 1', 'same');
+  assert.deepEqual(numbers(view), [12, 12, 1, 2]);
+  assert.equal(flowOf(view).flags, FLOW_FLAG.FIN_SENT | FLOW_FLAG.FIN_RECEIVED);
+});
+
+both('our own reset ends the flow', (f) => {
+  const view = openFlow(plane, f);
+  plane.events();
+  const outcome = plane.expect(view, 'out', 'RA 1:1(0) ack 1 win 0', 'same');
+  assert.deepEqual(outcome.counted, ['flow-ended']);
+  assert.deepEqual(
+    plane.events().map((e) => [e.type, e.tuple]),
+    [['ended', view.tuple]],
+  );
+});
+
+both('opening a flow is told, without waking anyone', (f) => {
+  plane.events();
+  const view = openFlow(plane, f);
+  assert.deepEqual(
+    plane.events().map((e) => [e.type, e.tuple]),
+    [['opened', view.tuple]],
+  );
+});
+
+both('a moved flow notes the kernel view', (f) => {
+  const flow = moveFlow(plane, f, { sndBase: 1, rcvBase: 1 });
+  flow.out('PA 1:101(100) ack 1 win 1', 'PA 1001:1101(100) ack 5001 win 1');
+  flow.in('PA 5001:5301(300) ack 1051 win 1', 'PA 1:301(300) ack 51 win 1');
+  assert.deepEqual(numbers(flow.kernel), [51, 101, 1, 301]);
+});
+
+both('the tuple of an ended flow can be used again', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'RA 1:1(0) ack 1 win 0', 'same');
+  const open = plane.stockHalf();
+  plane.expect(view, 'out', 'S  500:500(0) win 1', `S  500:500(0) win 1 <${open}>`);
+  assert.ok(plane.boundary.flow(view.tuple) === undefined);
+});

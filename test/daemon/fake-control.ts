@@ -1,0 +1,119 @@
+/* A daemon that is nothing but its answers. */
+
+import type {
+  DaemonControl,
+  FlowsView,
+  FlowView,
+  MonitorEvent,
+  StatusView,
+} from '../../src/daemon/view.js';
+
+export const STATUS: StatusView = {
+  version: 1,
+  tiflow: '0.1.0',
+  pid: 4711,
+  uptime_s: 7380,
+  interfaces: [
+    {
+      name: 'eth0',
+      attached: true,
+      carrier: true,
+      addresses: ['198.51.100.7', '2001:db8:2::7'],
+    },
+    { name: 'wlan0', attached: false, carrier: false, addresses: [] },
+  ],
+  retained: ['192.0.2.10'],
+  flows: { protected: 3, moving: 1, moved: 1, legacy: 4 },
+  legacy_by_reason: { 'no-room': 1, 'peer-plain': 3, mptcp: 0 },
+  counters: { 'flow-opened': 12, 'old-path': 2, held: 0 },
+  moves: { completed: 3, failed: 0 },
+};
+
+const STEADY: FlowView = {
+  tifid: '0a0b0c0d01020304',
+  role: 'responder',
+  state: 'steady',
+  reason: null,
+  kernel: '198.51.100.7:22 > 203.0.113.7:40000',
+  wire: '198.51.100.7:22 > 203.0.113.7:40000',
+  moves: 0,
+  last_gap_ms: null,
+  epoch: 0,
+  idle_ms: 12,
+};
+
+export const FLOWS: FlowView[] = [
+  STEADY,
+  {
+    ...STEADY,
+    tifid: 'ffffffff00000001',
+    kernel: '192.0.2.10:22 > 203.0.113.7:40001',
+    wire: '198.51.100.7:61234 > 203.0.113.7:40001',
+    moves: 3,
+    last_gap_ms: 12,
+    epoch: 3,
+    idle_ms: 2500,
+  },
+  {
+    ...STEADY,
+    tifid: '1111111122222222',
+    role: 'initiator',
+    state: 'syncing',
+    kernel: '[2001:db8:1::10]:50000 > [2001:db8:9::1]:443',
+    wire: '[2001:db8:1::10]:50000 > [2001:db8:9::1]:443',
+  },
+  {
+    ...STEADY,
+    tifid: null,
+    role: null,
+    state: 'legacy',
+    reason: 'peer-plain',
+    kernel: '198.51.100.7:38000 > 203.0.113.9:80',
+    wire: '198.51.100.7:38000 > 203.0.113.9:80',
+  },
+];
+
+export class FakeControl implements DaemonControl {
+  readonly calls: string[] = [];
+  readonly listeners = new Set<(event: MonitorEvent) => void>();
+  view: StatusView = STATUS;
+  list: FlowView[] = FLOWS;
+  /** Thrown by the next change. */
+  failure: unknown;
+  onShutdown: () => void = () => undefined;
+
+  status(): StatusView {
+    return this.view;
+  }
+
+  flows(): FlowsView {
+    return { version: 1, flows: this.list };
+  }
+
+  subscribe(onEvent: (event: MonitorEvent) => void): () => void {
+    this.listeners.add(onEvent);
+    return () => this.listeners.delete(onEvent);
+  }
+
+  attach(name: string): void {
+    this.#change(`attach ${name}`);
+  }
+
+  detach(name?: string): void {
+    this.#change(`detach ${name ?? 'all'}`);
+  }
+
+  shutdown(): void {
+    this.#change('shutdown');
+    setImmediate(() => this.onShutdown());
+  }
+
+  emit(event: MonitorEvent): void {
+    for (const listener of this.listeners) listener(event);
+  }
+
+  #change(call: string): void {
+    if (this.failure !== undefined) throw this.failure;
+    this.calls.push(call);
+  }
+}

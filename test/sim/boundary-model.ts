@@ -1,0 +1,298 @@
+/*
+ * The isolation boundary, written from docs and notes, not from the BPF code: what is sent and
+ * received is translated, held, dropped or handed to the daemon.  Survives the daemon.
+ *
+ * All of it in one place and in the plainest way; speed does not matter here.
+ */
+import {
+  FLOW_FLAG,
+  type Flow,
+  type Mapping,
+  NEGOTIATED,
+  ROLE,
+  type TiOpen,
+  WIRE_STATE,
+  type Wire,
+} from '../../src/boundary/abi.gen.js';
+import type { Command, CommandResult } from '../../src/boundary/boundary.js';
+import type { SyncBoundary } from '../../src/sync/agent.js';
+import { encodePacket, type Packet, segmentEnd } from '../../src/wire/packet.js';
+import { type Seq, seq, seqAdd, seqAfter, seqBefore } from '../../src/wire/seq.js';
+import { type Tuple, tupleEqual, tupleText } from '../../src/wire/tuple.js';
+
+export interface ModelEvent {
+  type: 'packet' | 'proven' | 'rst';
+  tuple: Tuple;
+  packet: Uint8Array;
+  at: bigint;
+}
+
+/** A bare reset after so much silence is doubtful. */
+const SILENT_NS = 1_000_000_000n;
+
+export class BoundaryModel implements SyncBoundary {
+  readonly flows = new Map<string, { kernel: Tuple; flow: Flow }>();
+  readonly wires = new Map<string, { wire: Tuple; entry: Wire }>();
+  readonly drops = new Map<string, number>();
+  /** What the daemon has not read yet; the ring buffer outlives it. */
+  readonly events: ModelEvent[] = [];
+  /** Called with each mapping before it is committed. */
+  onMap: (c: Command & { verb: 'map' }, flow: Flow) => void = () => undefined;
+
+  constructor(private readonly nowNs: () => bigint) {}
+
+  /* -- what the daemon sees -- */
+
+  flow(kernel: Tuple): Flow | undefined {
+    const found = this.flows.get(tupleText(kernel))?.flow;
+    return found && structuredClone(found);
+  }
+
+  tupleOfHalf(half: number): Tuple | undefined {
+    for (const { kernel, flow } of this.flows.values()) {
+      const own = flow.role === ROLE.INITIATOR ? flow.initiator : flow.responder;
+      if (own.tifidHalf === half) return kernel;
+    }
+    return undefined;
+  }
+
+  wire(t: Tuple): Wire | undefined {
+    return this.wires.get(tupleText(t))?.entry;
+  }
+
+  setWire(t: Tuple, w: { kernel: Tuple; state: 'syncing' | 'pending' }): void {
+    this.#refuseActive(t);
+    const state = w.state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING;
+    this.wires.set(tupleText(t), { wire: t, entry: { kernel: w.kernel, state } });
+  }
+
+  deleteWire(t: Tuple): void {
+    this.#refuseActive(t);
+    this.wires.delete(tupleText(t));
+  }
+
+  command(c: Command): CommandResult {
+    const flow = this.flows.get(tupleText(c.kernel))?.flow;
+    if (flow === undefined) return { result: 'no-flow' };
+    const before = structuredClone(flow);
+    switch (c.verb) {
+      case 'hold':
+        flow.flags |= FLOW_FLAG.HELD;
+        break;
+      case 'release':
+        flow.flags &= ~FLOW_FLAG.HELD;
+        break;
+      case 'forget':
+        this.flows.delete(tupleText(c.kernel));
+        break;
+      case 'map': {
+        const ahead = (c.epoch - flow.epoch) & 0xffff;
+        if (ahead === 0 || ahead >= 0x8000) return { result: 'stale-epoch', flow: before };
+        this.onMap(c, before);
+        this.#map(c, flow);
+      }
+    }
+    return { result: 'ok', flow: before };
+  }
+
+  /* -- what packets meet -- */
+
+  /** From the kernel to the wire; undefined: dropped. */
+  egress(p: Packet): Packet | undefined {
+    const flow = this.flows.get(tupleText(outgoing(p)))?.flow;
+    if (flow === undefined) return p;
+    flow.seenOut = this.nowNs();
+    if (seqAfter(segmentEnd(p), flow.sndNxt)) flow.sndNxt = segmentEnd(p);
+    if (seqAfter(p.ack, flow.rcvNxt)) flow.rcvNxt = p.ack;
+    flow.windowOut = p.window;
+    if (p.payload.length > 0 && flow.silentSince === 0n) flow.silentSince = this.nowNs();
+    if ((flow.flags & FLOW_FLAG.HELD) !== 0) return this.#drop('held');
+    const m = mappingOf(flow);
+    if (m === undefined) return p;
+    if (seqBefore(p.seq, m.sndBase)) return this.#drop('below-base');
+    const ack = seqAfter(p.ack, flow.rcvMax) ? flow.rcvMax : p.ack;
+    return {
+      ...p,
+      source: m.wire.local,
+      sourcePort: m.wire.localPort,
+      destination: m.wire.remote,
+      destinationPort: m.wire.remotePort,
+      seq: seqAdd(p.seq, m.sndDelta),
+      ack: seqAdd(ack, m.rcvDelta),
+    };
+  }
+
+  /** From the wire to the kernel; undefined: dropped, or for the daemon. */
+  ingress(p: Packet): Packet | undefined {
+    const wire = incoming(p);
+    const entry = this.wire(wire);
+    const isSynchronization = p.options.some((o) => o.kind.startsWith('ti-'));
+    if (isSynchronization || entry?.state === WIRE_STATE.SYNCING) return this.#forDaemon(wire, p);
+    if (entry?.state === WIRE_STATE.PENDING) return this.#drop('pending');
+    if (entry !== undefined) return this.#mappedIn(p, entry.kernel);
+    const flow = this.flows.get(tupleText(wire))?.flow;
+    if (flow === undefined) return p;
+    if (flow.active !== 0) return this.#drop('old-path');
+    if (p.flags.includes('R')) return this.#reset(p, wire, flow);
+    this.#track(p, wire, flow);
+    return p;
+  }
+
+  #mappedIn(p: Packet, kernel: Tuple): Packet | undefined {
+    const flow = this.flows.get(tupleText(kernel))?.flow;
+    const m = flow && mappingOf(flow);
+    if (flow === undefined || m === undefined || p.flags.includes('S')) {
+      return this.#drop('tuple-in-use');
+    }
+    const inside: Packet = {
+      ...p,
+      source: kernel.remote,
+      sourcePort: kernel.remotePort,
+      destination: kernel.local,
+      destinationPort: kernel.localPort,
+      seq: seq(p.seq - m.rcvDelta),
+      ack: seq(p.ack - m.sndDelta),
+    };
+    if (p.flags.includes('R')) return this.#reset(inside, kernel, flow);
+    if (seqAfter(inside.ack, flow.sndNxt)) return this.#drop('above-sent');
+    this.#track(inside, kernel, flow);
+    return inside;
+  }
+
+  #track(p: Packet, kernel: Tuple, flow: Flow): void {
+    flow.seenIn = this.nowNs();
+    flow.silentSince = 0n;
+    if (seqAfter(p.ack, flow.sndUna) && !seqAfter(p.ack, flow.sndNxt)) flow.sndUna = p.ack;
+    if (seqAfter(segmentEnd(p), flow.rcvMax)) flow.rcvMax = segmentEnd(p);
+    flow.windowIn = p.window;
+    if (flow.gapSince === 0n) return;
+    flow.gapSince = 0n;
+    flow.flags &= ~FLOW_FLAG.UNPROVEN;
+    this.#tell('proven', kernel, new Uint8Array(0));
+  }
+
+  /** In kernel view. */
+  #reset(p: Packet, kernel: Tuple, flow: Flow): Packet | undefined {
+    const inDoubt = (flow.flags & (FLOW_FLAG.HELD | FLOW_FLAG.UNPROVEN)) !== 0;
+    const silent = flow.silentSince !== 0n && this.nowNs() - flow.silentSince > SILENT_NS;
+    if (!inDoubt && !silent) return p;
+    this.#tell('rst', kernel, encodePacket(p));
+    return this.#drop('rst-quarantine');
+  }
+
+  #forDaemon(wire: Tuple, p: Packet): undefined {
+    this.#tell('packet', wire, encodePacket(p));
+    return undefined;
+  }
+
+  #tell(type: ModelEvent['type'], tuple: Tuple, packet: Uint8Array): void {
+    this.events.push({ type, tuple, packet, at: this.nowNs() });
+  }
+
+  #drop(why: string): undefined {
+    this.drops.set(why, (this.drops.get(why) ?? 0) + 1);
+    return undefined;
+  }
+
+  #map(c: Command & { verb: 'map' }, flow: Flow): void {
+    const former = mappingOf(flow);
+    const active = flow.active === 1 ? 2 : 1;
+    flow.mapping[active - 1] = structuredClone(c.mapping);
+    flow.active = active;
+    flow.epoch = c.epoch;
+    flow.moves += 1;
+    flow.movedAt = this.nowNs();
+    flow.gapSince = flow.seenIn;
+    flow.silentSince = 0n;
+    flow.rcvMax = c.mapping.rcvBase;
+    flow.flags = (flow.flags & ~FLOW_FLAG.UNPROVEN) | (c.unproven ? FLOW_FLAG.UNPROVEN : 0);
+    flow.flags = (flow.flags & ~FLOW_FLAG.HELD) | (c.held ? FLOW_FLAG.HELD : 0);
+    const entry = { kernel: c.kernel, state: WIRE_STATE.ACTIVE };
+    this.wires.set(tupleText(c.mapping.wire), { wire: c.mapping.wire, entry });
+    if (former !== undefined && !tupleEqual(former.wire, c.mapping.wire)) {
+      this.wires.delete(tupleText(former.wire));
+    }
+  }
+
+  #refuseActive(t: Tuple): void {
+    if (this.wire(t)?.state === WIRE_STATE.ACTIVE) throw new Error('the wire carries a flow');
+  }
+}
+
+export const mappingOf = (flow: Flow): Mapping | undefined =>
+  flow.active === 0 ? undefined : flow.mapping[flow.active - 1];
+
+export const outgoing = (p: Packet): Tuple => ({
+  local: p.source,
+  localPort: p.sourcePort,
+  remote: p.destination,
+  remotePort: p.destinationPort,
+});
+
+export const incoming = (p: Packet): Tuple => ({
+  local: p.destination,
+  localPort: p.destinationPort,
+  remote: p.source,
+  remotePort: p.sourcePort,
+});
+
+export const tiOpen = (tifidHalf: number, keyHalf: Uint8Array, keyId = 0): TiOpen => ({
+  kind: 253,
+  length: 20,
+  exid: 0x5449,
+  versionSubtype: 0x10,
+  flags: 0,
+  keyId,
+  reserved: 0,
+  tifidHalf,
+  keyHalf,
+});
+
+const emptyMapping = (kernel: Tuple): Mapping => ({
+  wire: kernel,
+  sndDelta: seq(0),
+  rcvDelta: seq(0),
+  sndBase: seq(0),
+  rcvBase: seq(0),
+  redirect: 0,
+});
+
+/** A flow as it is just after its handshake. */
+export const openedFlow = (o: {
+  kernel: Tuple;
+  role: number;
+  initiator: TiOpen;
+  responder: TiOpen;
+  iss: Seq;
+  irs: Seq;
+  epoch?: number;
+}): Flow => ({
+  initiator: o.initiator,
+  responder: o.responder,
+  iss: o.iss,
+  irs: o.irs,
+  sndNxt: seqAdd(o.iss, 1),
+  rcvNxt: seqAdd(o.irs, 1),
+  seenOut: 1n,
+  silentSince: 0n,
+  sndUna: seqAdd(o.iss, 1),
+  rcvMax: seqAdd(o.irs, 1),
+  seenIn: 1n,
+  created: 1n,
+  windowIn: 1000,
+  windowOut: 1000,
+  mssOut: 1460,
+  mssIn: 1460,
+  flags: 0,
+  active: 0,
+  role: o.role,
+  options: NEGOTIATED.SACK | NEGOTIATED.WSCALE,
+  wscaleOut: 7,
+  wscaleIn: 7,
+  epoch: o.epoch ?? 0,
+  moves: 0,
+  movedAt: 0n,
+  gap: 0n,
+  gapSince: 0n,
+  mapping: [emptyMapping(o.kernel), emptyMapping(o.kernel)],
+});
