@@ -31,7 +31,7 @@ build: packages $(MODULES) $(BPF_OBJECT) $(OUT)/.built tiflow ## everything; lea
 
 .PHONY: demo
 demo: build root ## an ssh session and a transfer go on while their server moves
-	./tiflow lab run paper
+	./tiflow lab run paper --show
 
 ##: before a commit
 .PHONY: check
@@ -39,7 +39,7 @@ check: $(MODULES) format types units abi-check ## format, types, lint, units: no
 
 .PHONY: test
 test: build root check ## everything: units, data plane, kernel, namespaces, lab (15 minutes)
-	node --test --test-concurrency=1 $$($(TESTS) \( $(NEEDS_ROOT) \) | sort)
+	node --test --test-reporter=spec --test-concurrency=1 $$($(TESTS) \( $(NEEDS_ROOT) \) | sort)
 
 .PHONY: bench
 bench: build root ## measurements side by side, as ratios; writes bench/results.json
@@ -48,14 +48,14 @@ bench: build root ## measurements side by side, as ratios; writes bench/results.
 ##: parts
 .PHONY: format
 format: $(MODULES) ## format and lint
-	npx biome ci --error-on-warnings .
+	npx biome ci --colors=off --error-on-warnings .
 
 .PHONY: types
 types: $(OUT)/.built ## TypeScript
 
 .PHONY: units
 units: $(OUT)/.built ## tests that need no root
-	node --test $$($(TESTS) -not \( $(NEEDS_ROOT) \) | sort)
+	node --test --test-reporter=spec $$($(TESTS) -not \( $(NEEDS_ROOT) \) | sort)
 
 .PHONY: abi
 abi: $(MODULES) ## write src/boundary/abi.gen.ts from bpf/abi.h

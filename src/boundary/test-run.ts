@@ -8,7 +8,10 @@ export interface TestOptions {
   mark?: number;
   /** The interface that the packet is said to be on; default: lo of this network namespace. */
   ifindex?: number;
-  /** How often; the packet that comes out of one run goes into the next. */
+  /**
+   * How often; the packet that comes out of one run goes into the next, so to measure a moved
+   * flow its wire must be its kernel tuple.
+   */
   repeat?: number;
 }
 

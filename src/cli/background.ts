@@ -1,12 +1,12 @@
 /* Starting the daemon behind a verb that returns, and waiting until it has ended. */
 
 import { spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { DaemonClient, DaemonNotRunning } from '../daemon/client.js';
-import { daemonPid, logPath } from '../daemon/run-directory.js';
+import { daemonPid, logPath, makeDirectory } from '../daemon/run-directory.js';
 import type { StatusView } from '../daemon/view.js';
 import { EXIT, type ExitCode, VerbError } from './exit.js';
 
@@ -52,7 +52,7 @@ export async function waitUntilStopped(runDir: string): Promise<void> {
 }
 
 function launch(o: { runDir: string; config?: string }) {
-  mkdirSync(o.runDir, { recursive: true, mode: 0o700 });
+  makeDirectory(o.runDir);
   const log = openSync(logPath(o.runDir), 'a', 0o600);
   const script = fileURLToPath(new URL('./main.js', import.meta.url));
   const args = [script, 'daemon', '--run-dir', resolve(o.runDir)];

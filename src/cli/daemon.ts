@@ -42,7 +42,12 @@ export function effectiveConfig(o: DaemonOptions): Config {
 /* Synchronous: the last lines before a crash are the ones that matter. */
 function openLog(config: Config): Logger {
   return pino(
-    { level: config.log, base: null, timestamp: pino.stdTimeFunctions.isoTime },
+    {
+      level: config.log,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+      formatters: { level: (level) => ({ level }) },
+    },
     pino.destination({ fd: 2, sync: true }),
   );
 }

@@ -76,10 +76,10 @@ async function removeAll(found: Installation, config: Config, o: DownOptions): P
   const { Boundary } = await import('../boundary/boundary.js');
   Boundary.remove(config.runDir);
   await releaseRetained(config);
-  if (moved.length > 0) await resetSockets(moved);
   removeRunDirectory(config.runDir);
   for (const name of attached) process.stdout.write(`${name}: boundary detached\n`);
   process.stdout.write(`nothing of tiflow is left in ${config.runDir}\n`);
+  if (moved.length > 0) await resetSockets(moved);
 }
 
 function refuseToBreak(moved: number, what: string, o: DownOptions): void {

@@ -2,10 +2,11 @@
  * pinned.
  */
 
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
+import type { Boundary } from '../boundary/boundary.js';
 import type { DaemonClient } from '../daemon/client.js';
 import type { FlowView, StatusView } from '../daemon/view.js';
+import { tupleText } from '../wire/tuple.js';
 
 export interface Installation {
   attached(): string[];
@@ -14,6 +15,7 @@ export interface Installation {
   detach(name: string): Promise<void>;
   /** False if there was no daemon to stop. */
   stopDaemon(): Promise<boolean>;
+  /** Gives up what is open here; may be repeated. */
   close(): void;
 }
 
@@ -24,7 +26,8 @@ export async function installationOf(
   if (client !== undefined) {
     return served(client, await client.status(), (await client.flows()).flows);
   }
-  return existsSync(join(runDir, 'bpf')) ? await pinned(runDir) : NOTHING;
+  const { Boundary } = await import('../boundary/boundary.js');
+  return Boundary.exists(runDir) ? pinned(Boundary.open({ runDir })) : NOTHING;
 }
 
 const NOTHING: Installation = {
@@ -40,11 +43,14 @@ function served(client: DaemonClient, status: StatusView, flows: FlowView[]): In
   return {
     attached: () => status.interfaces.filter((link) => link.attached).map((link) => link.name),
     movedOn: (names) => {
-      const addresses = status.interfaces
-        .filter((link) => names?.includes(link.name) ?? true)
-        .flatMap((link) => link.addresses);
+      const elsewhere = new Set(
+        status.interfaces
+          .filter((link) => names !== undefined && !names.includes(link.name))
+          .flatMap((link) => link.addresses),
+      );
+      // A flow whose wire address is nowhere now may come back on any interface.
       return moved
-        .filter((flow) => names === undefined || addresses.includes(localAddress(flow.wire)))
+        .filter((flow) => !elsewhere.has(localAddress(flow.wire)))
         .map((flow) => flow.kernel);
     },
     detach: (name) => client.detach(name),
@@ -56,20 +62,28 @@ function served(client: DaemonClient, status: StatusView, flows: FlowView[]): In
   };
 }
 
-async function pinned(runDir: string): Promise<Installation> {
-  const { Boundary } = await import('../boundary/boundary.js');
-  const { tupleText } = await import('../wire/tuple.js');
-  const boundary = Boundary.open({ runDir });
+function pinned(boundary: Boundary): Installation {
   const attached = boundary.attached();
   // Without the daemon nobody knows which interface a wire uses: all of them count.
-  const moved = boundary.flows().filter(([, flow]) => flow.moves > 0);
+  const moved = boundary.flows().filter(([, flow]) => livesOnBoundary(flow));
+  let open = true;
   return {
     attached: () => attached,
     movedOn: () => moved.map(([kernel]) => tupleText(kernel)),
     detach: async (name) => boundary.detach(name),
     stopDaemon: async () => false,
-    close: () => boundary.close(),
+    close: () => {
+      if (open) boundary.close();
+      open = false;
+    },
   };
+}
+
+function livesOnBoundary(flow: Flow): boolean {
+  const { FIN_SENT, FIN_RECEIVED, RESET, HELD } = FLOW_FLAG;
+  const finished = (flow.flags & FIN_SENT) !== 0 && (flow.flags & FIN_RECEIVED) !== 0;
+  if (finished || (flow.flags & RESET) !== 0) return false;
+  return flow.moves > 0 || (flow.flags & HELD) !== 0;
 }
 
 /* A flow that is on its way has lost its address already: it has nothing else to live on. */

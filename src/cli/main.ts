@@ -39,7 +39,7 @@ function buildProgram(): Command {
 
 /** Runs one command line; returns the exit code.  `args` without interpreter and script. */
 export async function main(args: string[]): Promise<number> {
-  process.stdout.on('error', endOnClosedPipe);
+  process.stdout.on('error', endWithOutput);
   try {
     await buildProgram().parseAsync(args, { from: 'user' });
     return Number(process.exitCode ?? EXIT.ok);
@@ -52,9 +52,10 @@ export async function main(args: string[]): Promise<number> {
 }
 
 /* `tiflow flows | head -1` is no failure. */
-function endOnClosedPipe(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit(EXIT.ok);
+function endWithOutput(error: NodeJS.ErrnoException): void {
+  if (error.code === 'EPIPE') process.exit(EXIT.ok);
+  process.stderr.write(`tiflow: write to standard output: ${error.code ?? error.message}\n`);
+  process.exit(EXIT.failure);
 }
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {

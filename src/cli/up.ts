@@ -28,7 +28,7 @@ async function up(names: string[], o: UpOptions): Promise<void> {
   const client = new DaemonClient(runDir);
   const running = await client.status().catch(absentDaemon);
   const started = running === undefined ? await start(runDir, o) : undefined;
-  const attachedBefore = attachedOf(running);
+  const attachedBefore = attachedOf(running ?? started);
   try {
     for (const name of names) await client.attach(name);
   } catch (error) {

@@ -124,6 +124,7 @@ class Daemon implements DaemonControl {
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#reconcile();
+    this.#resume();
     await ended;
     this.#emit({ event: 'stopping' });
     await api.close();
@@ -230,6 +231,14 @@ class Daemon implements DaemonControl {
     this.#mobility.linkChanged(change);
     if (change.type === 'carrier') this.#carrierChanged(change.interface, change.up);
     if (change.type !== 'route-changed') this.#orphans.update(this.#configured());
+  }
+
+  /* While no daemon ran, the link may have gone and come back, to another network. */
+  #resume(): void {
+    if (this.#boundary.flows().length === 0) return;
+    for (const link of this.#monitor.links()) {
+      if (link.up && link.carrier) this.#carrierChanged(link.name, true);
+    }
   }
 
   /* The network behind the link may be another one when it comes back. */

@@ -9,6 +9,7 @@
 import { spawnSync } from 'node:child_process';
 import {
   closeSync,
+  existsSync,
   ftruncateSync,
   lstatSync,
   mkdirSync,
@@ -18,7 +19,7 @@ import {
   rmSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 export interface RunDirectory {
   path: string;
@@ -97,12 +98,25 @@ export function daemonPid(runDir: string): number | undefined {
 
 function openLock(path: string): number {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    makeDirectory(path);
     return openSync(lockPath(path), 'a+', 0o600);
   } catch (cause) {
     const { code = 'unknown error' } = cause as NodeJS.ErrnoException;
     const advice = code === 'EACCES' || code === 'EPERM' ? ' (run as root, or give --run-dir)' : '';
     throw new RunDirectoryError(`use run directory ${path}: ${code}${advice}`, code);
+  }
+}
+
+/** Makes the directory for its owner alone, and those above it.  Not mkdir's `recursive`: Node 20
+ * loops for ever where the file system answers ENOENT to any name, as /proc does.
+ */
+export function makeDirectory(path: string): void {
+  if (existsSync(path)) return;
+  if (!existsSync(dirname(path))) makeDirectory(dirname(path));
+  try {
+    mkdirSync(path, { mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
   }
 }
 

@@ -133,7 +133,8 @@ function site(namespace: string, name: Site, link: 1 | 2): void {
     `addr add 10.0.${link}.2/30 dev up0`,
     `addr add 2001:db8:f${link}::2/64 dev up0 nodad`,
     'link set up0 up',
-    'link add br0 type bridge stp_state 0 forward_delay 0',
+    // With an address of its own: else it takes that of its lowest port, and changes with it.
+    `link add br0 address 02:00:00:00:0${link}:01 type bridge stp_state 0 forward_delay 0`,
     `addr add ${network.gateway4}/24 dev br0`,
     `addr add ${network.gateway6}/64 dev br0 nodad`,
     'link set br0 up',

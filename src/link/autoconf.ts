@@ -86,6 +86,8 @@ export class Autoconfiguration {
   carrierDown(interfaceName: string): void {
     const index = interfaceIndex(interfaceName);
     if (index === undefined) return;
+    // What was announced before the carrier went is about the old link.
+    this.#drain();
     this.#stopAsking(index);
     this.#watch(interfaceName, index);
   }

@@ -1,9 +1,10 @@
 /*
  * Makes the DHCP client that the system runs ask for an address on the link that is there now.
  *
- * A plain renewal is not enough: the client asks its *old* server, by unicast, and where that one
- * can be reached from the new link through a router, it confirms the address that is of no use
- * here (RFC 2131, section 4.4.5).  So the lease is given back, and discovery starts from scratch.
+ * A plain renewal is not enough: the client asks its *old* server by unicast, and goes on asking
+ * around for the address of the old link before it gives up (RFC 2131, section 4.4.5): udhcpc
+ * took 4 s with timeouts of 1 s.  So the lease is given back and discovery starts from scratch:
+ * 0.1 s.  On a link that has not changed the server gives the same address again.
  *
  * Not a DHCP client itself, and not for IPv6: see autoconf.ts.
  */

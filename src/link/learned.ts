@@ -14,7 +14,13 @@ import {
   SCOPE,
   TABLE,
 } from './rtnetlink.js';
-import { changeAddress, changeRoute, getAddresses, getRoutes } from './rtnetlink-request.js';
+import {
+  changeAddress,
+  changeRoute,
+  getAddresses,
+  getRoutes,
+  removeNeighbour,
+} from './rtnetlink-request.js';
 
 export interface Learned {
   addresses: AddressRecord[];
@@ -56,6 +62,9 @@ export function dropLearned(netlink: Netlink, interfaceName: string, old: Learne
     const before = old.routes.find((r) => sameRoute(r, route));
     if (before === undefined || isRenewed(before, route, elapsedMs)) continue;
     remove(netlink, attempted, changeRoute('remove', route));
+    // A segment that waits for the old router's hardware address is not sent again by TCP until
+    // neighbour discovery has failed, 3 s later (tcp_output.c, skb_still_in_host_queue).
+    if (route.gateway) remove(netlink, attempted, removeNeighbour(route.gateway, index));
   }
   return old.addresses
     .filter((a) => remove(netlink, attempted, changeAddress('remove', a)))

@@ -47,6 +47,11 @@ export class LinkState {
     });
   }
 
+  /** To be called if notifications of routes may have been lost. */
+  routesChanged(): void {
+    this.#routesChanged = true;
+  }
+
   /** Whether a route has changed since the last call. */
   takeRoutesChanged(): boolean {
     const changed = this.#routesChanged;
@@ -121,17 +126,23 @@ export class LinkState {
     if (a === undefined || !isReal(a)) return [];
     const before = this.#addresses.get(addressKey(a));
     this.#addresses.set(addressKey(a), a);
-    const wasUsable = before !== undefined && !before.tentative;
-    if (a.tentative || wasUsable) return [];
+    const usable = before !== undefined && !before.tentative;
+    // Duplicate address detection may start over when the link comes back.
+    if (a.tentative) return usable ? this.#lost(a) : [];
+    if (usable) return [];
     const { address, prefixLength } = a;
     return [{ type: 'address-added', interface: this.#name(a.index), address, prefixLength }];
   }
 
   #removeAddress(a: AddressRecord | undefined): LinkChange[] {
     const before = a && this.#addresses.get(addressKey(a));
-    if (a === undefined || before === undefined) return [];
-    this.#addresses.delete(addressKey(a));
-    if (before.tentative) return [];
+    if (before === undefined) return [];
+    this.#addresses.delete(addressKey(before));
+    return before.tentative ? [] : this.#lost(before);
+  }
+
+  /** Unless the interface has the same address in another prefix. */
+  #lost(a: AddressRecord): LinkChange[] {
     const sameAddress = (other: AddressRecord) =>
       other.index === a.index && other.address === a.address && !other.tentative;
     if ([...this.#addresses.values()].some(sameAddress)) return [];

@@ -62,11 +62,7 @@ export function encodeMessage(type: number, flags: number, parts: Uint8Array[]):
 /** The same message under a sequence number: what answers it carries the same. */
 export function numbered(message: Uint8Array, sequence: number): Uint8Array {
   const copy = message.slice();
-  const view = new DataView(copy.buffer);
-  const flags = view.getUint16(6, true);
-  // Without it only a dump has an end that can be seen.
-  if ((flags & FLAG.DUMP) !== FLAG.DUMP) view.setUint16(6, flags | FLAG.ACK, true);
-  view.setUint32(8, sequence, true);
+  new DataView(copy.buffer).setUint32(8, sequence, true);
   return copy;
 }
 

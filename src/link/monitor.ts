@@ -110,7 +110,8 @@ export class LinkMonitor {
       else for (const message of messages) changes.push(...this.#state.apply(message));
     } catch (error) {
       if (!(error instanceof SystemError) || error.code !== 'ENOBUFS') throw error;
-      changes.push(...this.#lookAgain(), { type: 'route-changed' });
+      changes.push(...this.#lookAgain());
+      this.#state.routesChanged();
     }
     return true;
   }

@@ -49,6 +49,7 @@ export class Netlink {
   /**
    * Sends a request and returns what answers it, without acknowledgements.
    *
+   * It must be a dump or ask for an acknowledgement: only so the answer has an end.
    * `attempted` says for errors what this is for and on which object: 'add address X to lo'.
    * `protocol`: NETLINK_ROUTE unless given.  Throws SystemError with the kernel's own reason.
    */

@@ -9,7 +9,8 @@
  *   rule   99     to ADDR fwmark M lookup T    in: behind `local` (0), as ADDR is not in there
  *   rule   33000  from ADDR lookup T           out: behind `main`, so only if there is no route
  *   route  T      local ADDR dev lo
- *   route  T      default dev lo hoplimit 1    a black hole that looks like a sent packet
+ *   route  T      default dev lo hoplimit 1    a black hole that looks like a sent packet; on
+ *                                              a host that forwards, it would turn 64 times
  *   IPv4:  address ADDR/32 on lo, scope host, and its route taken out of table `local`: the
  *          kernel sends from no IPv4 address that no interface has.  IPv6 needs none.
  *
@@ -77,7 +78,11 @@ export class RetainedAddresses {
    */
   retain(a: Address): void {
     try {
-      this.#change('add', `retain ${a}`, changeRoute('add', this.#blackHole(family(a))));
+      this.#change(
+        'add',
+        `retain ${a}`,
+        changeRoute('add', { ...this.#blackHole(family(a)), hopLimit: 1 }),
+      );
       this.#change('add', `retain ${a}`, changeRoute('add', this.#local(a)));
       for (const rule of this.#rules(a)) {
         this.#change('add', `retain ${a}`, changeRule('add', rule));
@@ -111,8 +116,13 @@ export class RetainedAddresses {
 
   /** Gives everything up, also what a crash has left halfway. */
   releaseAll(): void {
-    const leftover = this.#leftoverRules().flatMap(({ from, to }) => from ?? to ?? []);
-    for (const a of new Set([...this.list(), ...leftover])) this.release(a);
+    for (const a of this.list()) this.release(a);
+    for (const rule of this.#leftoverRules()) {
+      const marked = { ...rule, mark: rule.mark === 0 ? undefined : rule.mark };
+      this.#change('remove', 'release all', changeRule('remove', marked));
+      const a = rule.from ?? rule.to;
+      if (a !== undefined) this.release(a);
+    }
     for (const version of VERSIONS) {
       if (this.#ours(version).length === 0) continue;
       this.#change('remove', 'release all', changeRoute('remove', this.#blackHole(version)));
@@ -195,14 +205,7 @@ export class RetainedAddresses {
 
   #blackHole(version: Version) {
     const target = { version, prefixLength: 0, index: LOOPBACK };
-    // Hop limit 1: on a host that forwards, the packet would go round in lo 64 times.
-    return {
-      ...target,
-      ...this.#tag(),
-      scope: SCOPE.LINK,
-      type: ROUTE_TYPE.UNICAST,
-      hopLimit: 1,
-    };
+    return { ...target, ...this.#tag(), scope: SCOPE.LINK, type: ROUTE_TYPE.UNICAST };
   }
 
   #rules(a: Address) {

@@ -23,7 +23,7 @@ export const getLinks = (): Uint8Array =>
 export function getLink(index: number): Uint8Array {
   const header = new Uint8Array(16);
   new DataView(header.buffer).setInt32(4, index, true);
-  return encodeMessage(RTM.GETLINK, FLAG.REQUEST, [header]);
+  return encodeMessage(RTM.GETLINK, FLAG.REQUEST | FLAG.ACK, [header]);
 }
 
 /** All addresses of both families. */
@@ -43,7 +43,7 @@ export function lookupRoute(peer: Address, mark?: number): Uint8Array {
   const header = { version, prefixLength: version === 4 ? 32 : 128, table: 0, protocol: 0 };
   const parts = [routeHeader({ ...header, scope: 0, type: 0 }), attribute(1, addressBytes(peer))];
   if (mark !== undefined) parts.push(attribute(16, mark)); // RTA_MARK
-  return encodeMessage(RTM.GETROUTE, FLAG.REQUEST, parts);
+  return encodeMessage(RTM.GETROUTE, FLAG.REQUEST | FLAG.ACK, parts);
 }
 
 /** All policy rules of a family. */
@@ -90,6 +90,15 @@ export function changeRoute(verb: 'add' | 'remove', r: RouteChange): Uint8Array 
   if (r.metric !== undefined) parts.push(attribute(6, r.metric));
   if (r.hopLimit !== undefined) parts.push(attribute(8, [attribute(RTAX_HOPLIMIT, r.hopLimit)]));
   return encodeMessage(...changing(verb, RTM.NEWROUTE, RTM.DELROUTE, FLAG.REPLACE), parts);
+}
+
+/** Forgets a neighbour, and with it the packets that wait for its hardware address. */
+export function removeNeighbour(neighbour: Address, index: number): Uint8Array {
+  const header = new Uint8Array(12);
+  header[0] = ADDRESS_FAMILY[family(neighbour)];
+  new DataView(header.buffer).setInt32(4, index, true);
+  const parts = [header, attribute(1, addressBytes(neighbour))]; // NDA_DST
+  return encodeMessage(RTM.DELNEIGH, FLAG.REQUEST | FLAG.ACK, parts);
 }
 
 /** Adds a policy rule (EEXIST if there is an equal one) or removes it. */

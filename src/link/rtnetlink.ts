@@ -25,6 +25,7 @@ export const RTM = {
   NEWROUTE: 24,
   DELROUTE: 25,
   GETROUTE: 26,
+  DELNEIGH: 29,
   NEWRULE: 32,
   DELRULE: 33,
   GETRULE: 34,

@@ -76,7 +76,7 @@ export class Claims {
       return;
     }
     if (this.#isTaken(wire, kernel)) {
-      this.#o.performer.report(kernel, { type: 'refused', reason: 'tuple-in-use', wire });
+      this.#refuse(kernel, wire, packet, 'tuple-in-use');
       return;
     }
     const former = this.#candidates.get(wire);

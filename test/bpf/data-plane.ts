@@ -265,6 +265,7 @@ export interface MoveOptions {
   rcvDelta?: number;
   sndBase?: number;
   rcvBase?: number;
+  epoch?: number;
   unproven?: boolean;
   held?: boolean;
   responder?: boolean;
@@ -272,7 +273,11 @@ export interface MoveOptions {
 
 /** A flow that has moved to another address; bases are relative to the ISNs. */
 export function moveFlow(plane: DataPlane, f: Family, o: MoveOptions = {}): MovedFlow {
-  const kernel = o.responder ? acceptFlow(plane, f) : openFlow(plane, f, o);
+  return remap(plane, o.responder ? acceptFlow(plane, f) : openFlow(plane, f, o), f, o);
+}
+
+/** Moves a flow, once more if it has moved before. */
+export function remap(plane: DataPlane, kernel: View, f: Family, o: MoveOptions): MovedFlow {
   const wire = { ...kernel, tuple: movedTuple(kernel.tuple, f) };
   const { result } = plane.boundary.command({
     verb: 'map',
@@ -285,7 +290,7 @@ export function moveFlow(plane: DataPlane, f: Family, o: MoveOptions = {}): Move
       rcvBase: seqAdd(kernel.irs, o.rcvBase ?? 1),
       redirect: 0,
     },
-    epoch: 1,
+    epoch: o.epoch ?? 1,
     unproven: o.unproven ?? false,
     held: o.held ?? false,
   });

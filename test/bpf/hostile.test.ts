@@ -175,6 +175,41 @@ test('an IPv6 packet with extension headers is translated behind them', () => {
   assert.deepEqual(frame.subarray(ETHER_HEADER + 48), expected.subarray(40));
 });
 
+test('four extension headers are read, with a fifth the packet is not ours', () => {
+  const flow = moveFlow(plane, 6);
+  const plain = encodePacket(packetOf(flow.kernel, 'out', 'A  1:1(0) ack 1 win 1'));
+  const withExtensions = (count: number): Uint8Array => {
+    const [next, last] = [
+      [60, 0, 1, 4, 0, 0, 0, 0],
+      [6, 0, 1, 4, 0, 0, 0, 0],
+    ];
+    const headers = Array.from({ length: count }, (_, i) => (i === count - 1 ? last : next));
+    const packet = Uint8Array.of(
+      ...plain.subarray(0, 40),
+      ...headers.flat(),
+      ...plain.subarray(40),
+    );
+    packet[6] = 60;
+    packet[5] = packet.length - 40;
+    return frameOf(packet);
+  };
+  const { verdict, frame } = plane.run('out', withExtensions(4));
+  assert.equal(verdict, 'pass');
+  assert.notDeepEqual(frame, withExtensions(4));
+  assertSame('out', withExtensions(5));
+});
+
+test('an IPv6 packet with an IPv4-mapped address is none of the IPv4 connection', () => {
+  const flow = moveFlow(plane, 4);
+  const four = encodePacket(packetOf(flow.kernel, 'out', 'A  1:1(0) ack 1 win 1'));
+  const packet = new Uint8Array(60);
+  packet.set([0x60, 0, 0, 0, 0, 20, 6, 64]);
+  packet.set([0xff, 0xff, ...four.subarray(12, 16)], 18);
+  packet.set([0xff, 0xff, ...four.subarray(16, 20)], 34);
+  packet.set(four.subarray(20), 40);
+  assertSame('out', frameOf(packet));
+});
+
 /** The first fragment of a TCP packet. */
 function fragment(view: View, d: Direction, f: Family, later: boolean): Uint8Array {
   const plain = encodePacket(packetOf(view, d, 'PA 1:101(100) ack 1 win 1'));
@@ -278,6 +313,20 @@ for (const option of NEAR_MISSES) {
     assert.deepEqual(outcome.counted.sort(), ['option-ignored', 'peer-plain']);
   });
 }
+
+both('TI_CONFIRM and TI_RST of another length or on another packet are nothing', (f) => {
+  const view = freshView(f);
+  const shorter = `kind-253 544913010001${'00'.repeat(7)}`;
+  plane.expect(view, 'in', `R  1:1(0) win 0 <${shorter}>`, 'same');
+  plane.expect(
+    view,
+    'in',
+    `A  1:1(0) ack 1 win 1 <kind-253 544913010001${'00'.repeat(8)}>`,
+    'same',
+  );
+  plane.expect(view, 'in', `R  1:1(0) win 0 <kind-253 5449120001${'00'.repeat(16)}>`, 'same');
+  plane.expect(view, 'in', `A  1:1(0) ack 1 win 1 <kind-253 5449120001${'00'.repeat(15)}>`, 'same');
+});
 
 both('TI_OPEN on anything but a SYN is nothing', (f) => {
   const open = PEER_OPEN.replace(/ key.*/, '');

@@ -78,6 +78,19 @@ both('numbers that wrap', (f) => {
   assertTranslated(flow, f, hostUnreachable);
 });
 
+both('our own error about what arrived leaves as the wire knows it', (f) => {
+  const flow = moveFlow(plane, f);
+  const quotes = (view: View, line: string): Uint8Array => encodePacket(packetOf(view, 'in', line));
+  const arrived = quotes(flow.kernel, 'PA 1:101(100) ack 1 win 512');
+  const onWire = quotes(flow.wire, 'PA 5001:5101(100) ack 1001 win 512');
+  const start = (f === 4 ? 20 : 40) + QUOTE_UNCHANGED_FROM;
+  onWire.set(arrived.subarray(start), start);
+  const sent = frameOf(hostUnreachable(arrived, flow.kernel.tuple.local));
+  const outcome = plane.run('out', sent);
+  assert.equal(outcome.verdict, 'pass');
+  assert.deepEqual(outcome.frame, frameOf(hostUnreachable(onWire, flow.wire.tuple.local)));
+});
+
 both('about a flow that has not moved: not touched', (f) => {
   const view = openFlow(plane, f);
   const frame = frameOf(errorAbout(view, 'A  1:1(0) ack 1 win 1', hostUnreachable, ROUTER[f]));

@@ -17,6 +17,7 @@ import {
   type MoveOptions,
   moveFlow,
   openFlow,
+  remap,
 } from './data-plane.js';
 
 const plane = new DataPlane();
@@ -184,13 +185,18 @@ both('held: egress is stolen, ingress goes on', (f) => {
   plane.expect(view, 'out', 'PA 1:101(100) ack 1 win 1', 'same');
 });
 
-both('mapped and still held, until released', (f) => {
-  const flow = move(f, { held: true });
-  // MAP keeps a hold; it does not make one.
-  plane.boundary.command({ verb: 'hold', kernel: flow.kernel.tuple });
-  flow.out('PA 1:101(100) ack 1 win 1', 'stolen held');
-  plane.boundary.command({ verb: 'release', kernel: flow.kernel.tuple });
-  flow.out('PA 1:101(100) ack 1 win 1', 'PA 1001:1101(100) ack 5001 win 1');
+both('mapped while held: held until released, or not, as the command says', (f) => {
+  const line = ['PA 1:101(100) ack 1 win 1', 'PA 1001:1101(100) ack 5001 win 1'] as const;
+  for (const held of [true, false]) {
+    const view = openFlow(plane, f);
+    plane.boundary.command({ verb: 'hold', kernel: view.tuple });
+    const flow = remap(plane, view, f, { held });
+    if (held) {
+      flow.out(line[0], 'stolen held');
+      plane.boundary.command({ verb: 'release', kernel: view.tuple });
+    }
+    flow.out(...line);
+  }
 });
 
 both('the first packet from the new wire proves it and ends the gap', (f) => {

@@ -233,13 +233,28 @@ both("the peer's SYN without TI_OPEN: plain", (f) => {
   plane.expect(view, 'out', 'SA 0:0(0) ack 1 win 1 <mss 1460>', 'same');
 });
 
-both("the peer's third SYN, without TI_OPEN: our SYN/ACK was lost", (f) => {
+both("the peer's SYN again, without TI_OPEN by now: the half that came counts", (f) => {
   const view = elsewhere(f);
   plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
-  plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
   const outcome = plane.expect(view, 'in', 'S 0:0(0) win 1 <mss 1460>', 'same');
-  assert.deepEqual(outcome.counted, ['syn-lost']);
-  plane.expect(view, 'out', 'SA 0:0(0) ack 1 win 1 <mss 1460>', 'same');
+  assert.deepEqual(outcome.counted, []);
+  const open = plane.stockHalf();
+  const answer = 'SA 0:0(0) ack 1 win 1 <mss 1460';
+  plane.expect(view, 'out', `${answer}>`, `${answer},${open}>`);
+  assert.equal(plane.boundary.flow(view.tuple)?.initiator.tifidHalf, 0x1a1b1c1d);
+});
+
+both('a connection that was plain and is opened anew as a flow is legacy no more', (f) => {
+  const view = elsewhere(f);
+  const first = plane.stockHalf();
+  plane.expect(view, 'out', 'S 0:0(0) win 1', `S 0:0(0) win 1 <${first}>`);
+  plane.expect(view, 'in', 'SA 0:0(0) ack 1 win 1 <mss 1460>', 'same');
+  assert.ok(plainReason(view));
+  const second = plane.stockHalf();
+  plane.expect(view, 'out', 'S 9:9(0) win 1', `S 9:9(0) win 1 <${second}>`);
+  plane.expect(view, 'in', `SA 0:0(0) ack 10 win 1 <${PEER_OPEN}>`, 'same');
+  assert.ok(plane.boundary.flow(view.tuple));
+  assert.equal(plainReason(view), undefined);
 });
 
 both('our SYN/ACK repeats the option once, then does without and the flow is gone', (f) => {
@@ -252,6 +267,17 @@ both('our SYN/ACK repeats the option once, then does without and the flow is gon
   const outcome = plane.expect(view, 'out', answer, 'same');
   assert.ok(outcome.counted.includes('syn-lost'));
   assertNoFlow(view);
+});
+
+both('a listener with SYN cookies answers again with another ISN: the flow follows', (f) => {
+  const view = elsewhere(f);
+  plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
+  const open = plane.stockHalf();
+  plane.expect(view, 'out', 'SA 0:0(0) ack 1 win 1', `SA 0:0(0) ack 1 win 1 <${open}>`);
+  const again = { ...view, iss: seq(123456) };
+  plane.expect(again, 'out', 'SA 0:0(0) ack 1 win 1', `SA 0:0(0) ack 1 win 1 <${open}>`);
+  const flow = plane.boundary.flow(view.tuple);
+  assert.deepEqual([flow?.iss, flow?.sndUna, flow?.sndNxt], [123456, 123457, 123457]);
 });
 
 both('our SYN/ACK without room: legacy', (f) => {

@@ -14,6 +14,7 @@ import {
   type Family,
   moveFlow,
   openFlow,
+  remap,
   type View,
 } from './data-plane.js';
 
@@ -60,6 +61,8 @@ both('what is sent, acknowledged, received; across 2^32', (f) => {
   assert.deepEqual(numbers(view), [51, 101, 201, 201]);
   const flow = flowOf(view);
   assert.deepEqual([flow.windowOut, flow.windowIn], [700, 600]);
+  plane.expect(view, 'in', 'A  201:201(0) ack 101 win 600', 'same');
+  assert.deepEqual(numbers(view), [101, 101, 201, 201]);
 });
 
 both('old segments and acknowledgements move nothing back', (f) => {
@@ -114,6 +117,21 @@ both('a moved flow notes the kernel view', (f) => {
   flow.out('PA 1:101(100) ack 1 win 1', 'PA 1001:1101(100) ack 5001 win 1');
   flow.in('PA 5001:5301(300) ack 1051 win 1', 'PA 1:301(300) ack 51 win 1');
   assert.deepEqual(numbers(flow.kernel), [51, 101, 1, 301]);
+});
+
+both('a move starts from the two TIAcks: what the peer has, and what has come to us', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'PA 1:201(200) ack 1 win 1', 'same');
+  plane.expect(view, 'in', 'PA 1:501(500) ack 1 win 1', 'same');
+  assert.deepEqual(numbers(view), [1, 201, 1, 501]);
+  // The peer has 100 of our bytes; our kernel has passed on 300 of its 500.
+  const flow = remap(plane, view, f, { sndBase: 101, rcvBase: 301 });
+  assert.deepEqual(numbers(view), [101, 201, 1, 301]);
+  const outcome = flow.out('A  201:201(0) ack 501 win 1', 'A  1201:1201(0) ack 5301 win 1');
+  assert.ok(outcome.counted.includes('ack-clamped'));
+  // A base below what was acknowledged takes nothing back.
+  const again = remap(plane, view, f, { sndBase: 51, rcvBase: 301, epoch: 2 });
+  assert.deepEqual(numbers(again.kernel), [101, 201, 501, 301]);
 });
 
 both('the tuple of an ended flow can be used again', (f) => {

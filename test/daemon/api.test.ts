@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { once, setMaxListeners } from 'node:events';
 import { statSync } from 'node:fs';
 import { request } from 'node:http';
 import { connect } from 'node:net';
@@ -264,6 +264,7 @@ describe('monitor', () => {
   test('no more than 16 readers', async (t) => {
     const { client, control } = await serve(t);
     const leave = new AbortController();
+    setMaxListeners(16, leave.signal);
     const readers = Array.from({ length: 16 }, async () => {
       for await (const _ of client.monitor(leave.signal));
     });

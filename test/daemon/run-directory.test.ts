@@ -49,6 +49,7 @@ test('the socket of a daemon that was killed is no obstacle', async (t) => {
     const { createServer } = await import('node:net');
     createServer().listen(claimRunDirectory(${JSON.stringify(runDir)}).socketPath, () => console.log('up'));`;
   const child = spawn(process.execPath, ['--input-type=module', '--eval', script]);
+  t.after(() => child.kill('SIGKILL'));
   await once(child.stdout, 'data');
   assert.throws(() => claimRunDirectory(runDir), /another daemon \(pid \d+\) runs/);
   child.kill('SIGKILL');

@@ -95,6 +95,19 @@ export class BoundaryModel implements SyncBoundary {
     return { result: 'ok', flow: before };
   }
 
+  /** Forgets former wires of flows that have been on another one for so long, and proven. */
+  sweepWires(olderThanNs: bigint): void {
+    for (const { wire, entry } of [...this.wires.values()]) {
+      if (entry.state !== WIRE_STATE.ACTIVE) continue;
+      const flow = this.flows.get(tupleText(entry.kernel))?.flow;
+      const mapping = flow && mappingOf(flow);
+      const isCurrent = mapping !== undefined && tupleEqual(mapping.wire, wire);
+      const isInDoubt = flow !== undefined && (flow.flags & FLOW_FLAG.UNPROVEN) !== 0;
+      const isRecent = flow !== undefined && this.nowNs() - flow.movedAt < olderThanNs;
+      if (!isCurrent && !isInDoubt && !isRecent) this.wires.delete(tupleText(wire));
+    }
+  }
+
   /* -- what packets meet -- */
 
   /** From the kernel to the wire; undefined: dropped. */
@@ -129,7 +142,7 @@ export class BoundaryModel implements SyncBoundary {
     const isSynchronization = p.options.some((o) => o.kind.startsWith('ti-'));
     if (isSynchronization || entry?.state === WIRE_STATE.SYNCING) return this.#forDaemon(wire, p);
     if (entry?.state === WIRE_STATE.PENDING) return this.#drop('pending');
-    if (entry !== undefined) return this.#mappedIn(p, entry.kernel);
+    if (entry !== undefined) return this.#mappedIn(p, wire, entry.kernel);
     const flow = this.flows.get(tupleText(wire))?.flow;
     if (flow === undefined) return p;
     if (flow.active !== 0) return this.#drop('old-path');
@@ -138,12 +151,13 @@ export class BoundaryModel implements SyncBoundary {
     return p;
   }
 
-  #mappedIn(p: Packet, kernel: Tuple): Packet | undefined {
+  #mappedIn(p: Packet, wire: Tuple, kernel: Tuple): Packet | undefined {
     const flow = this.flows.get(tupleText(kernel))?.flow;
     const m = flow && mappingOf(flow);
     if (flow === undefined || m === undefined || p.flags.includes('S')) {
       return this.#drop('tuple-in-use');
     }
+    if (!tupleEqual(m.wire, wire)) return this.#drop('old-path');
     const inside: Packet = {
       ...p,
       source: kernel.remote,
@@ -195,8 +209,9 @@ export class BoundaryModel implements SyncBoundary {
   }
 
   #map(c: Command & { verb: 'map' }, flow: Flow): void {
-    const former = mappingOf(flow);
     const active = flow.active === 1 ? 2 : 1;
+    // Former wires stay known, so that what still comes on them is dropped: our kernel would
+    // answer with a reset, which the other end, if it has not committed yet, takes for ours.
     flow.mapping[active - 1] = structuredClone(c.mapping);
     flow.active = active;
     flow.epoch = c.epoch;
@@ -209,9 +224,6 @@ export class BoundaryModel implements SyncBoundary {
     flow.flags = (flow.flags & ~FLOW_FLAG.HELD) | (c.held ? FLOW_FLAG.HELD : 0);
     const entry = { kernel: c.kernel, state: WIRE_STATE.ACTIVE };
     this.wires.set(tupleText(c.mapping.wire), { wire: c.mapping.wire, entry });
-    if (former !== undefined && !tupleEqual(former.wire, c.mapping.wire)) {
-      this.wires.delete(tupleText(former.wire));
-    }
   }
 
   #refuseActive(t: Tuple): void {

@@ -12,8 +12,8 @@ import { wireOf } from '../../src/sync/handshake.js';
 import type { Address } from '../../src/wire/address.js';
 import { decodePacket, type Packet } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
-import { type Tuple, tupleReverse, tupleText } from '../../src/wire/tuple.js';
-import { BoundaryModel, incoming, type ModelEvent, outgoing } from './boundary-model.js';
+import { type Tuple, tupleText } from '../../src/wire/tuple.js';
+import { BoundaryModel, incoming, type ModelEvent } from './boundary-model.js';
 import { type FakeClock, MortalClock } from './fake-clock.js';
 import type { LinkModel } from './link-model.js';
 import type { Random } from './random.js';
@@ -23,6 +23,8 @@ import { type TcpEnd, TcpModel } from './tcp-model.js';
 const DEATH = Symbol('death of the daemon');
 
 const QUARANTINE_MS = 3000;
+const SWEEP_MS = 5000;
+const FORMER_WIRE_NS = 60_000_000_000n;
 const MTU = 1500;
 
 export class Host {
@@ -32,6 +34,8 @@ export class Host {
   /** All that this machine ever was reachable at. */
   readonly everOwned = new Set<Address>();
   readonly events: SyncEvent[] = [];
+  /** Synchronization packets that the agents of this machine have really made. */
+  readonly made: Packet[] = [];
   deaths = 0;
   #agent: SyncAgent | undefined;
   #mortal: MortalClock;
@@ -94,7 +98,7 @@ export class Host {
     this.#agent = new SyncAgent({
       boundary: this.#mortalBoundary(),
       raw: {
-        toWire: (bytes) => this.#fate(() => this.link.send(decoded(bytes))),
+        toWire: (bytes) => this.#fate(() => this.#toWire(decoded(bytes))),
         toKernel: (bytes) => this.#fate(() => this.#inject(bytes)),
       },
       clock: {
@@ -113,6 +117,7 @@ export class Host {
       }
       this.#reconcile(agent);
     });
+    this.#sweep();
     this.readEvents();
   }
 
@@ -152,6 +157,11 @@ export class Host {
       case 'rst':
         if (!agent.reset(event.tuple, event.packet)) this.#quarantine(agent, event);
     }
+  }
+
+  #sweep(): void {
+    this.boundary.sweepWires(FORMER_WIRE_NS);
+    this.#mortal.setTimer(SWEEP_MS, () => this.#sweep());
   }
 
   #quarantine(agent: SyncAgent, event: ModelEvent): void {
@@ -213,6 +223,11 @@ export class Host {
     };
   }
 
+  #toWire(p: Packet): void {
+    this.made.push(p);
+    this.link.send(p);
+  }
+
   #arrived(p: Packet): void {
     const inside = this.boundary.ingress(p);
     if (inside !== undefined) this.#toKernel(inside);
@@ -267,7 +282,3 @@ function decoded(bytes: Uint8Array): Packet {
   if ('error' in packet) throw new Error(packet.error);
   return packet;
 }
-
-/** The other end's name for a connection. */
-export const otherEnd = tupleReverse;
-export { outgoing };

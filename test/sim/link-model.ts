@@ -27,7 +27,7 @@ export const FRIENDLY: Hostility = {
 
 export class LinkModel {
   readonly #receivers = new Map<Address, (p: Packet) => void>();
-  /** Sees every packet when it is sent. */
+  /** Sees every packet that is sent from where it says. */
   onSend: (p: Packet) => void = () => undefined;
   /** Sees every packet when it arrives somewhere. */
   onArrival: (p: Packet) => void = () => undefined;
@@ -53,12 +53,12 @@ export class LinkModel {
   /** Lost if the sender does not own the source address: ingress filtering (RFC 2827). */
   send(p: Packet): void {
     if (!this.owns(p.source)) return;
+    this.onSend(p);
     this.transmit(p);
   }
 
   /** As send, by an attacker on the path, who may use any source address. */
   transmit(p: Packet): void {
-    this.onSend(p);
     const { hostility: h, random } = this;
     const copies = random.chance(h.drop) ? 0 : random.chance(h.duplicate) ? 2 : 1;
     for (let copy = 0; copy < copies; copy++) {

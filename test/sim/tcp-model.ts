@@ -8,14 +8,7 @@
  */
 import type { Clock } from '../../src/sync/clock.js';
 import type { Packet } from '../../src/wire/packet.js';
-import {
-  type Seq,
-  seqAdd,
-  seqAfter,
-  seqBefore,
-  seqDiff,
-  seqWithin,
-} from '../../src/wire/seq.js';
+import { type Seq, seqAdd, seqAfter, seqBefore, seqDiff, seqWithin } from '../../src/wire/seq.js';
 import type { Tuple } from '../../src/wire/tuple.js';
 
 const MSS = 400;

@@ -1,7 +1,6 @@
 /* The daemon, its configuration, and the secrets in it. */
 
 import { existsSync, statSync } from 'node:fs';
-import { join } from 'node:path';
 import { DaemonClient, DaemonNotRunning } from '../../daemon/client.js';
 import { type Config, ConfigError, readConfig } from '../../daemon/config.js';
 import { tiflowVersion } from '../../daemon/version.js';
@@ -19,10 +18,15 @@ export async function checkDaemon(
     if (!(error instanceof Error)) throw error;
     const check =
       error instanceof DaemonNotRunning
-        ? describeAbsence(runDir, existsSync(join(runDir, 'bpf', 'flows')))
+        ? describeAbsence(runDir, await isPinned(runDir))
         : fail('daemon', error.message, 'see tiflow.log in the run directory');
     return { checks: [check], status: undefined };
   }
+}
+
+async function isPinned(runDir: string): Promise<boolean> {
+  const { Boundary } = await import('../../boundary/boundary.js');
+  return Boundary.exists(runDir);
 }
 
 /** `own`: the version of the command that asks. */
@@ -47,7 +51,7 @@ export function describeAbsence(runDir: string, pinned: boolean): Check {
   if (!pinned) return warn('daemon', `none runs in ${runDir}`, 'tiflow up IF');
   return fail(
     'daemon',
-    `dead, but its boundary in ${runDir} still carries flows: none of them can move now`,
+    `dead, but its boundary is still in ${runDir}: flows go on, and none can move`,
     'start it again: tiflow up IF (or take all down: tiflow down)',
   );
 }

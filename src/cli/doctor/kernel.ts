@@ -10,9 +10,20 @@ import { run } from './command.js';
 
 const BTF_PATH = '/sys/kernel/btf/vmlinux';
 
-/* enum bpf_prog_type and enum bpf_map_type, linux/bpf.h */
-const PROGRAM_TYPES = { 'tc programs': 3, 'SYSCALL programs': 31 } as const;
-const MAP_TYPES = { 'queue maps': 22, 'ring buffers': 27 } as const;
+/* enum bpf_prog_type, bpf_map_type and bpf_func_id, linux/bpf.h */
+const PROGRAM_TYPE_TC = 3;
+const FEATURES: readonly { id: string; what: string; probe: (p: Probe) => number }[] = [
+  { id: 'tc-programs', what: 'tc programs', probe: (p) => p.programType(PROGRAM_TYPE_TC) },
+  { id: 'syscall-programs', what: 'SYSCALL programs', probe: (p) => p.programType(31) },
+  { id: 'queue-maps', what: 'queue maps', probe: (p) => p.mapType(22) },
+  { id: 'ring-buffers', what: 'ring buffers', probe: (p) => p.mapType(27) },
+  { id: 'bpf-loop', what: 'bpf_loop', probe: (p) => p.helper(PROGRAM_TYPE_TC, 181) },
+  {
+    id: 'redirect-neigh',
+    what: 'bpf_redirect_neigh',
+    probe: (p) => p.helper(PROGRAM_TYPE_TC, 152),
+  },
+];
 
 /** Kernel, its features, and what this process may do with them. */
 export async function checkKernel(): Promise<Check[]> {
@@ -27,12 +38,12 @@ export async function checkKernel(): Promise<Check[]> {
   ];
 }
 
-/** 5.15: SYSCALL programs came with 5.14, and 5.15 is the first long-term release after it. */
+/** 5.17 is the first with bpf_loop: docs/decisions/0004. */
 export function checkRelease(text: string): Check {
   const [major = 0, minor = 0] = text.split('.').map((part) => Number.parseInt(part, 10));
   const name = 'kernel.release';
-  if (major > 5 || (major === 5 && minor >= 15)) return ok(name, `Linux ${text}`);
-  return fail(name, `Linux ${text} is older than 5.15`, 'boot a newer kernel');
+  if (major > 5 || (major === 5 && minor >= 17)) return ok(name, `Linux ${text}`);
+  return fail(name, `Linux ${text} is older than 5.17`, 'boot a newer kernel');
 }
 
 function checkCapabilities(): Check {
@@ -61,28 +72,18 @@ async function checkBpf(): Promise<Check[]> {
   if (missingCapabilities(['CAP_BPF']).length > 0) {
     return [warn('kernel.bpf', 'not checked without CAP_BPF', 'run tiflow doctor as root')];
   }
-  const results: [string, number][] = [
-    ...Object.entries(PROGRAM_TYPES).map(([what, type]): [string, number] => [
-      what,
-      probe.programType(type),
-    ]),
-    ...Object.entries(MAP_TYPES).map(([what, type]): [string, number] => [
-      what,
-      probe.mapType(type),
-    ]),
-  ];
-  return results.map(([what, result]) => {
-    const name = `kernel.${what.toLowerCase().replaceAll(' ', '-')}`;
-    return result === 1
-      ? ok(name, `${what} load`)
-      : fail(name, `the kernel refuses ${what}`, 'use a kernel from 5.15 with CONFIG_BPF_SYSCALL');
-  });
+  return FEATURES.map(({ id, what, probe: ask }) =>
+    ask(probe) === 1
+      ? ok(`kernel.${id}`, `has ${what}`)
+      : fail(`kernel.${id}`, `has no ${what}`, 'use a kernel from 5.17 with CONFIG_BPF_SYSCALL'),
+  );
 }
 
 interface Probe {
   /** 1: supported, 0: not, negative: cannot be told. */
   programType(type: number): number;
   mapType(type: number): number;
+  helper(programType: number, helper: number): number;
 }
 
 async function openProbe(): Promise<Probe | string> {
@@ -91,7 +92,9 @@ async function openProbe(): Promise<Probe | string> {
     const library = koffi.load('libbpf.so.1');
     const programType = library.func('int libbpf_probe_bpf_prog_type(int, void *)');
     const mapType = library.func('int libbpf_probe_bpf_map_type(int, void *)');
+    const helper = library.func('int libbpf_probe_bpf_helper(int, int, void *)');
     return {
+      helper: (type, id) => helper(type, id, null) as number,
       programType: (type) => programType(type, null) as number,
       mapType: (type) => mapType(type, null) as number,
     };

@@ -10,8 +10,8 @@ import { run } from './command.js';
 /* RFC 8200 section 5; below it IPv6 does not work at all. */
 const MTU_MIN = 1280;
 
-/* How the boundary names its filters: see src/boundary. */
-const OWN_FILTER = /boundary_(e|in)gress/;
+/* The names of our programs, as far as the kernel keeps them (BPF_OBJ_NAME_LEN: 15). */
+const OWN_FILTER = /"boundary_(egress|ingres)/;
 
 /** Checks of one interface; the first failure that makes the others meaningless ends them. */
 export async function checkInterface(name: string): Promise<Check[]> {

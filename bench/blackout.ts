@@ -1,0 +1,145 @@
+/*
+ * How soon data flows again after a time without any network, both sides writing: tiflow, whose
+ * mover gets an address in another subnet, beside plain TCP, whose address comes back.
+ *
+ *   cut ─── blackout ─── carrier ── 0.3 s ── address and route: 0 ──► first byte leaves, each side
+ *
+ * The path has a round trip of 20 ms.  A first byte is noted when the program at the far end has
+ * it; it left half a round trip earlier.  The earliest a mover can send is one round trip after its
+ * address (SYN, SYN/ACK); the peer, which waits for the CONFIRM, one and a half.
+ *
+ * Several networks at once: all they do is wait.  They begin one after the other, so that no two
+ * are being restored at the same time.
+ */
+import { pause, until } from '../src/lab/wait.js';
+import { BlackoutNetwork } from './blackout-network.js';
+import { Dialogue } from './dialogue.js';
+import {
+  atMost,
+  type Measurement,
+  type MeasureOptions,
+  type Result,
+  result,
+} from './measurement.js';
+
+const NETWORKS = 5;
+const SECONDS = [1, 10, 60];
+const STAGGER_MS = 400;
+const WARM_UP_MS = 1_000;
+const CARRIER_MS = 300;
+/* The longest pause of a kernel's retransmissions. */
+const RECOVERY_MAX_MS = 130_000;
+const AIM = atMost(15, '1 round trip + 15 ms');
+
+/** ms from the new address until the first byte left. */
+interface Sample {
+  roundTripMs: number;
+  fromMover: number;
+  fromPeer: number;
+}
+
+export const blackout: Measurement = {
+  name: 'blackout',
+  summary: 'time to the first byte after 1, 10 and 60 s without a network',
+  measure: async (o) => {
+    const count = o.quick ? 2 : NETWORKS;
+    const networks: BlackoutNetwork[] = [];
+    try {
+      for (let i = 0; i < 2 * count; i++) networks.push(await BlackoutNetwork.build(i % 2 === 0));
+      const results: Result[] = [];
+      for (const seconds of o.quick ? [1] : SECONDS) {
+        results.push(...(await measureAll(networks, seconds, o)));
+      }
+      return results;
+    } finally {
+      for (const network of networks) network.remove();
+    }
+  },
+};
+
+async function measureAll(
+  networks: readonly BlackoutNetwork[],
+  seconds: number,
+  o: MeasureOptions,
+): Promise<Result[]> {
+  const samples = await Promise.all(
+    networks.map(async (network, i) => {
+      await pause(i * STAGGER_MS);
+      return { network, sample: await measureOne(network, seconds) };
+    }),
+  );
+  const of = (hasTiflow: boolean): Sample[] =>
+    samples.filter((s) => s.network.hasTiflow === hasTiflow).map((s) => s.sample);
+  const [tiflow, plain] = [of(true), of(false)];
+  o.say(`blackout of ${seconds} s: tiflow ${text(tiflow)}; plain ${text(plain)}`);
+  const name = `blackout ${seconds} s`;
+  return [
+    result(
+      `${name}: round trip`,
+      'ms',
+      [...tiflow, ...plain].map((s) => s.roundTripMs),
+    ),
+    result(
+      `${name}: mover's first byte`,
+      'ms after 1 round trip',
+      tiflow.map(late('fromMover')),
+      AIM,
+    ),
+    result(
+      `${name}: peer's first byte`,
+      'ms after 1 round trip',
+      tiflow.map(late('fromPeer')),
+      AIM,
+    ),
+    result(
+      `${name}: mover's first byte, plain`,
+      'ms',
+      plain.map((s) => s.fromMover),
+    ),
+    result(
+      `${name}: peer's first byte, plain`,
+      'ms',
+      plain.map((s) => s.fromPeer),
+    ),
+  ];
+}
+
+const late =
+  (side: 'fromMover' | 'fromPeer') =>
+  (s: Sample): number =>
+    s[side] - s.roundTripMs;
+
+const text = (samples: readonly Sample[]): string =>
+  samples.map((s) => `${s.fromMover.toFixed(0)}/${s.fromPeer.toFixed(0)}`).join(' ');
+
+/** One blackout of one network, on a connection of its own. */
+async function measureOne(network: BlackoutNetwork, seconds: number): Promise<Sample> {
+  const dialogue = new Dialogue(network.mover, network.peer, network.moverAddress);
+  try {
+    await pause(WARM_UP_MS);
+    await network.checkProtected();
+    network.cut();
+    await pause(seconds * 1000 - CARRIER_MS);
+    network.plugIn();
+    await pause(CARRIER_MS);
+    const { server: mover, client: peer } = dialogue.ends;
+    for (const end of [mover, peer]) end.expect();
+    const usable = network.configure();
+    const arrivals = await until(
+      'both directions to flow again',
+      () => {
+        const [atPeer, atMover] = [peer.firstArrivalMs, mover.firstArrivalMs];
+        return atPeer !== undefined && atMover !== undefined && { atPeer, atMover };
+      },
+      RECOVERY_MAX_MS,
+    );
+    const halfMs = dialogue.roundTripMs / 2;
+    return {
+      roundTripMs: dialogue.roundTripMs,
+      fromMover: arrivals.atPeer - usable - halfMs,
+      fromPeer: arrivals.atMover - usable - halfMs,
+    };
+  } finally {
+    dialogue.close();
+  }
+}

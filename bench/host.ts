@@ -1,0 +1,133 @@
+/*
+ * A host of a benchmark: a network namespace, what runs in it, and the boundary or daemon that it
+ * may have.  Made small: the labs of src/lab are the paper's network, with DHCP and sshd.
+ */
+import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { pinDirectory, umountBpffs } from '../src/boundary/bpffs.js';
+import {
+  createNamespace,
+  deleteNamespace,
+  insideNamespace,
+  ipBatch,
+  LabError,
+  namespacePath,
+  writeSysctls,
+} from '../src/lab/namespace.js';
+import { onEveryExit } from './cleanup.js';
+import { insideOf } from './namespace-entry.js';
+
+const PREFIX = 'tiflow-bench';
+const NAMESPACES = '/run/netns';
+
+/* No second of duplicate address detection, no router solicitations: IPv4 is measured. */
+const SYSCTLS = {
+  'ipv6/conf/all/disable_ipv6': '1',
+  'ipv6/conf/default/disable_ipv6': '1',
+  // A sender that was stopped goes on as it was.
+  'ipv4/tcp_slow_start_after_idle': '0',
+  // Metrics of an earlier connection would be one connection's advantage over the other.
+  'ipv4/tcp_no_metrics_save': '1',
+};
+
+let hosts = 0;
+
+export class Host {
+  readonly namespace: string;
+  readonly #release: () => void;
+  #directory: string | undefined;
+
+  /** Makes the namespace, loopback up.  Throws LabError. */
+  constructor(name: string) {
+    this.namespace = `${PREFIX}-${process.pid}-${++hosts}-${name}`;
+    this.#release = onEveryExit(() => this.#delete());
+    createNamespace(this.namespace);
+    writeSysctls(this.namespace, SYSCTLS);
+  }
+
+  get path(): string {
+    return namespacePath(this.namespace);
+  }
+
+  /** Of the boundary or the daemon here; a directory of its own, beside which files may be put. */
+  get runDir(): string {
+    this.#directory ??= mkdtempSync(join(tmpdir(), `${this.namespace}-`));
+    return join(this.#directory, 'run');
+  }
+
+  /** Runs `ip` commands, one a line. */
+  ip(...lines: string[]): void {
+    ipBatch(this.namespace, lines);
+  }
+
+  /** Writes below /proc/sys/net: `{'ipv4/ip_forward': '1'}`. */
+  sysctl(settings: Record<string, string>): void {
+    writeSysctls(this.namespace, settings);
+  }
+
+  /** Runs a function of this process in the namespace; it must not await. */
+  inside<T>(f: () => T): T {
+    return insideOf(this.path, f);
+  }
+
+  /** Starts a process here; it ends with the host. */
+  spawn(
+    argv: readonly string[],
+    stdio: StdioOptions = ['ignore', 'ignore', 'ignore'],
+  ): ChildProcess {
+    const [file = '', ...rest] = insideNamespace(this.namespace, argv);
+    const child = spawn(file, rest, { stdio });
+    child.on('error', () => {});
+    if (child.pid === undefined) throw new LabError(`${this.namespace}: cannot run ${argv[0]}`);
+    return child;
+  }
+
+  /** Bytes that an interface has received; a GSO packet counts once, with one header. */
+  receivedBytes(name: string): number {
+    const lines = this.inside(() => readFileSync('/proc/self/net/dev', 'utf8')).split('\n');
+    const line = lines.find((text) => text.trim().startsWith(`${name}:`));
+    const bytes = line?.split(':')[1]?.trim().split(/\s+/)[0];
+    if (bytes === undefined) throw new LabError(`${this.namespace}: no interface ${name}`);
+    return Number(bytes);
+  }
+
+  /** Ends everything that runs here, and the namespace. */
+  remove(): void {
+    this.#release();
+  }
+
+  #delete(): void {
+    deleteNamespace(this.namespace);
+    if (this.#directory !== undefined) removeDirectory(this.#directory);
+  }
+}
+
+/** Joins two hosts by a veth pair; addresses are the caller's. */
+export function connectByVeth(a: Host, aName: string, b: Host, bName: string): void {
+  a.ip(`link add ${aName} type veth peer name ${bName} netns ${b.namespace}`);
+  a.ip(`link set ${aName} up`);
+  b.ip(`link set ${bName} up`);
+}
+
+/** Takes down what a benchmark that was killed has left behind; the names. */
+export function sweepStale(): string[] {
+  const namespaces = staleIn(NAMESPACES);
+  for (const name of namespaces) deleteNamespace(name);
+  for (const name of staleIn(tmpdir())) removeDirectory(join(tmpdir(), name));
+  return namespaces;
+}
+
+function removeDirectory(directory: string): void {
+  umountBpffs(pinDirectory(join(directory, 'run')));
+  rmSync(directory, { recursive: true, force: true });
+}
+
+function staleIn(directory: string): string[] {
+  if (!existsSync(directory)) return [];
+  return readdirSync(directory).filter((name) => {
+    const pid = new RegExp(`^${PREFIX}-(\\d+)-`).exec(name)?.[1];
+    return pid !== undefined && !existsSync(`/proc/${pid}`);
+  });
+}

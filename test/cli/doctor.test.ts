@@ -1,0 +1,202 @@
+/* What doctor concludes from what it finds; what it finds on this machine is not of interest. */
+
+import assert from 'node:assert/strict';
+import { chmodSync } from 'node:fs';
+import { describe, test } from 'node:test';
+import { type Check, fail, ok, warn } from '../../src/cli/doctor/check.js';
+import {
+  checkConfig,
+  checkSecrets,
+  describeAbsence,
+  describeDaemon,
+} from '../../src/cli/doctor/daemon.js';
+import { checkFilesystem, checkRelease } from '../../src/cli/doctor/kernel.js';
+import {
+  checkDefaultRoutes,
+  checkFilters,
+  checkLink,
+  checkReversePath,
+  defaultInterfaces,
+} from '../../src/cli/doctor/network.js';
+import { checkRenewal } from '../../src/cli/doctor/renewal.js';
+import { formatChecks } from '../../src/cli/doctor.js';
+import { missingCapabilities } from '../../src/cli/privileges.js';
+import { plain } from '../../src/cli/table.js';
+import { STATUS } from '../daemon/fake-control.js';
+import { temporaryDirectory, temporaryFile } from '../daemon/temporary.js';
+import { tiflow } from './tiflow.js';
+
+const levels = (checks: readonly Check[]) =>
+  checks.map((check) => `${check.level} ${check.id}: ${check.message}`);
+
+describe('kernel and privileges', () => {
+  test('release', () => {
+    const rows: [string, string][] = [
+      ['6.18.44-fc-v657', 'ok'],
+      ['5.17.0', 'ok'],
+      ['5.16.20-default', 'fail'],
+      ['4.19.0-27-amd64', 'fail'],
+      ['nonsense', 'fail'],
+    ];
+    for (const [release, level] of rows) assert.equal(checkRelease(release).level, level, release);
+  });
+
+  test('bpffs', () => {
+    assert.equal(checkFilesystem('nodev\tsysfs\nnodev\tbpf\n\text4\n').level, 'ok');
+    assert.equal(checkFilesystem('nodev\tsysfs\n\text4\n').level, 'fail');
+  });
+
+  test('capabilities', () => {
+    const status = (capEff: string) => `Name:\tnode\nCapEff:\t${capEff}\nCapBnd:\t0\n`;
+    assert.deepEqual(missingCapabilities(undefined, status('000001ffffffffff')), []);
+    assert.deepEqual(missingCapabilities(undefined, status('0000000000000000')), [
+      'CAP_BPF',
+      'CAP_NET_ADMIN',
+      'CAP_NET_RAW',
+      'CAP_SYS_ADMIN',
+    ]);
+    // CAP_SYS_ADMIN (21) stands in for CAP_BPF (39).
+    assert.deepEqual(missingCapabilities(undefined, status('0000000000203000')), []);
+    assert.deepEqual(missingCapabilities(undefined, status('0000008000003000')), ['CAP_SYS_ADMIN']);
+  });
+});
+
+describe('interfaces', () => {
+  const link = (more: object) =>
+    JSON.stringify([
+      { ifname: 'x', flags: ['UP', 'LOWER_UP'], mtu: 1500, link_type: 'ether', ...more },
+    ]);
+
+  test('link', () => {
+    const good = ['ok x.kind: Ethernet', 'ok x.carrier: up, with carrier', 'ok x.mtu: MTU 1500'];
+    assert.deepEqual(levels(checkLink('x', link({}))), good);
+    assert.deepEqual(
+      levels(checkLink('x', link({ link_type: 'none', flags: ['UP'], mtu: 1000 }))),
+      [
+        'fail x.kind: link type none: the boundary needs Ethernet',
+        'warn x.carrier: no carrier',
+        'warn x.mtu: MTU 1000 is below 1280',
+      ],
+    );
+    assert.match(levels(checkLink('x', link({ flags: [] })))[1] ?? '', /warn x.carrier: down/);
+    for (const nothing of ['', 'no JSON', '{}', '[]']) {
+      assert.deepEqual(levels(checkLink('x', nothing)), [
+        'warn x.link: not checked: ip gave no answer',
+      ]);
+    }
+  });
+
+  test('reverse path filter: the stricter of both counts, loose is more than strict', () => {
+    const level = (all: number, own: number) => checkReversePath('x', all, own)[0]?.level;
+    assert.equal(level(0, 0), 'ok');
+    assert.equal(level(1, 0), 'warn');
+    assert.equal(level(0, 1), 'warn');
+    assert.equal(level(1, 2), 'ok');
+    assert.match(checkReversePath('x', 0, 1)[0]?.advice ?? '', /conf\.x\.rp_filter=2/);
+    assert.match(checkReversePath('x', 1, 0)[0]?.advice ?? '', /conf\.all\.rp_filter=2/);
+  });
+
+  test('other filters', () => {
+    const filter = (name: string) => [
+      { protocol: 'all', pref: 1, kind: 'bpf', chain: 0 },
+      { protocol: 'all', pref: 1, kind: 'bpf', chain: 0, options: { bpf_name: `${name}:[7]` } },
+    ];
+    const level = (...names: string[]) =>
+      checkFilters('x', JSON.stringify(names.flatMap(filter))).level;
+    assert.equal(level(), 'ok');
+    assert.equal(level('boundary_ingres', 'boundary_egress'), 'ok');
+    assert.equal(level('boundary_egress', 'cil_to_netdev'), 'warn');
+    assert.equal(checkFilters('x', undefined).message, 'not checked: tc gave no answer');
+  });
+
+  test('default routes', () => {
+    const ipv4 =
+      'Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n' +
+      'eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n' +
+      'eth1\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n';
+    const zero = '0'.repeat(32);
+    const ipv6 =
+      `${zero} 00 ${zero} 00 fe800000000000000000000000000001 00000400 1 0 00000003    wlan0\n` +
+      `${zero} 00 ${zero} 00 ${zero} ffffffff 00000001 00000000 00200200       lo\n`;
+    assert.deepEqual(defaultInterfaces(ipv4, ipv6), { ipv4: ['eth0'], ipv6: ['wlan0'] });
+    assert.deepEqual(levels(checkDefaultRoutes(ipv4, '')), [
+      'ok routes.default: IPv4 by eth0; none for IPv6',
+    ]);
+    assert.deepEqual(levels(checkDefaultRoutes('', '')), ['warn routes.default: no default route']);
+  });
+
+  test('a configured renewal is believed', async () => {
+    assert.deepEqual(levels(await checkRenewal('x', 'renew-it')), [
+      'ok x.renewal: renewed by: renew-it',
+    ]);
+  });
+});
+
+describe('daemon and configuration', () => {
+  test('alive', () => {
+    assert.deepEqual(levels(describeDaemon(STATUS, '0.1.0')), [
+      'ok daemon: running, version 0.1.0, pid 4711',
+      'ok daemon.attached: attached to eth0',
+    ]);
+    assert.deepEqual(levels(describeDaemon({ ...STATUS, interfaces: [] }, '0.2.0')), [
+      'warn daemon: running version 0.1.0, this is 0.2.0',
+      'warn daemon.attached: attached to no interface: nothing is protected',
+    ]);
+  });
+
+  test('absent or dead', () => {
+    assert.equal(describeAbsence('/run/tiflow', false).level, 'warn');
+    assert.equal(describeAbsence('/run/tiflow', true).level, 'fail');
+  });
+
+  test('a key that others can read, inline or in its file', (t) => {
+    const secret = Buffer.alloc(32, 7).toString('base64');
+    const file = temporaryFile(t, 'key', secret);
+    const text = `[psk]\nkey_id = 1\nkeys = { "1" = "${file}", "2" = "${secret}" }`;
+    const path = temporaryFile(t, 'tiflow.toml', text);
+    const { checks, config } = checkConfig(path);
+    assert.ok(config);
+    assert.deepEqual(levels(checks), [
+      `ok config: ${path}`,
+      `ok psk.permissions: ${file} has mode 0600`,
+      `ok psk.permissions: ${path} has mode 0600`,
+    ]);
+    chmodSync(file, 0o640);
+    const [open] = checkSecrets(config, path);
+    assert.equal(open?.level, 'fail');
+    assert.equal(open?.message, `${file} has mode 0640: others can use the key`);
+    assert.equal(open?.advice, `chmod 600 ${file}`);
+  });
+
+  test('a broken configuration', (t) => {
+    const path = temporaryFile(t, 'tiflow.toml', 'x = 1');
+    assert.deepEqual(levels(checkConfig(path).checks), [`fail config: ${path}:1: x: unknown key`]);
+  });
+});
+
+describe('the verb', () => {
+  test('text', () => {
+    const checks = [ok('a', 'fine'), warn('bbb', 'odd', 'look'), fail('c', 'bad', 'mend')];
+    assert.deepEqual(formatChecks(checks, plain), [
+      'ok    a    fine',
+      'warn  bbb  odd',
+      '      -> look',
+      'fail  c    bad',
+      '      -> mend',
+    ]);
+  });
+
+  test('--json, and 1 where something fails', async (t) => {
+    const runDir = temporaryDirectory(t);
+    const ran = await tiflow(['doctor', 'nosuch0', '--json', '--run-dir', runDir]);
+    assert.equal(ran.exit, 1);
+    const view = JSON.parse(ran.stdout);
+    assert.equal(view.version, 1);
+    assert.equal(view.ok, false);
+    for (const check of view.checks) {
+      assert.deepEqual(Object.keys(check), ['id', 'level', 'message', 'advice']);
+    }
+    const missing = view.checks.find((check: Check) => check.id === 'nosuch0.exists');
+    assert.equal(missing.message, 'no interface nosuch0');
+  });
+});

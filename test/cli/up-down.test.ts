@@ -1,0 +1,205 @@
+/* `up` and `down`: against answers, and for real in a network namespace of its own.
+ *
+ *   namespace    v0 192.0.2.10/24 ──── v1
+ */
+
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, type TestContext, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { daemonPid } from '../../src/daemon/run-directory.js';
+import { STATUS } from '../daemon/fake-control.js';
+import { fakeDaemon, mayChangeUser, type Ran, tiflow } from './tiflow.js';
+
+const OBJECT = new URL('../../../bpf/boundary.bpf.o', import.meta.url);
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+
+describe('against answers', { skip: mayChangeUser ? false : 'needs root' }, () => {
+  test('up says what was attached, and what was already', async (t) => {
+    const { runDir, control } = await fakeDaemon(t);
+    control.view = {
+      ...STATUS,
+      interfaces: [{ name: 'lo', attached: true, carrier: true, addresses: ['127.0.0.1', '::1'] }],
+    };
+    assert.deepEqual(await tiflow(['up', 'lo', '--run-dir', runDir]), {
+      exit: 0,
+      stdout: 'lo: boundary attached already (127.0.0.1, ::1)\n',
+      stderr: '',
+    });
+    assert.deepEqual(control.calls, ['attach lo']);
+  });
+
+  test('down refuses to break flows that live on the boundary', async (t) => {
+    const { runDir, control } = await fakeDaemon(t);
+    for (const [args, what] of [
+      [[], runDir],
+      [['eth0'], 'eth0'],
+    ] as const) {
+      assert.deepEqual(await tiflow(['down', ...args, '--run-dir', runDir]), {
+        exit: 1,
+        stdout: '',
+        stderr: `tiflow: down ${what}: 2 flows have moved and would break (see: tiflow flows); --force resets them\n`,
+      });
+    }
+    assert.deepEqual(control.calls, []);
+  });
+
+  test('down IF --force detaches', async (t) => {
+    const { runDir, control } = await fakeDaemon(t);
+    assert.deepEqual(await tiflow(['down', 'eth0', '--force', '--run-dir', runDir]), {
+      exit: 0,
+      stdout: 'eth0: boundary detached\n0 of 2 moved flows reset\n',
+      stderr: '',
+    });
+    assert.deepEqual(control.calls, ['detach eth0']);
+  });
+
+  test('down IF needs no force for flows on another interface', async (t) => {
+    const { runDir, control } = await fakeDaemon(t);
+    const [link] = STATUS.interfaces;
+    assert.ok(link);
+    control.view = { ...STATUS, interfaces: [link, { ...link, name: 'eth1', addresses: [] }] };
+    control.list = control.list.filter((flow) => flow.state !== 'syncing');
+    assert.equal((await tiflow(['down', 'eth1', '--run-dir', runDir])).exit, 0);
+    assert.deepEqual(control.calls, ['detach eth1']);
+  });
+
+  test('down IF that is not attached', async (t) => {
+    const { runDir } = await fakeDaemon(t);
+    assert.deepEqual(await tiflow(['down', 'wlan0', '--run-dir', runDir]), {
+      exit: 1,
+      stdout: '',
+      stderr: 'tiflow: no boundary is attached to wlan0 (attached: eth0)\n',
+    });
+  });
+});
+
+const real = !mayChangeUser
+  ? 'needs root'
+  : !existsSync(OBJECT)
+    ? 'needs bpf/boundary.bpf.o (make build)'
+    : false;
+
+describe('for real', { skip: real }, () => {
+  test('up, up again, down: nothing is left', async (t) => {
+    const { run, runDir, tc } = namespace(t);
+    const up = run('up', 'v0');
+    assert.equal(up.stderr, '');
+    const [started = '', attached] = up.stdout.split('\n');
+    assert.match(started, /^daemon started \(pid \d+, log .*\/tiflow.log\)$/);
+    assert.equal(attached, 'v0: boundary attached (192.0.2.10)');
+    assert.equal(run('up', 'v0').stdout, 'v0: boundary attached already (192.0.2.10)\n');
+    assert.match(tc('ingress'), /boundary_ingres/);
+    assert.match(tc('egress'), /boundary_egress/);
+
+    const down = run('down');
+    assert.equal(down.stderr, '');
+    assert.equal(
+      down.stdout,
+      `daemon stopped\nv0: boundary detached\nnothing of tiflow is left in ${runDir}\n`,
+    );
+    assertNothingLeft(runDir, tc);
+    assert.equal(run('down').exit, 0);
+  });
+
+  test('the daemon is killed: doctor says so, up goes on, down cleans up', async (t) => {
+    const { run, runDir, tc } = namespace(t);
+    run('up', 'v0');
+    await killDaemon(runDir);
+    assert.match(tc('egress'), /boundary_egress/);
+    const doctor = run('doctor', '--json');
+    assert.equal(doctor.exit, 1);
+    const { checks } = JSON.parse(doctor.stdout);
+    assert.deepEqual(
+      checks.filter((check: { level: string }) => check.level === 'fail'),
+      [
+        {
+          id: 'daemon',
+          level: 'fail',
+          message: `dead, but its boundary is still in ${runDir}: flows go on, and none can move`,
+          advice: 'start it again: tiflow up IF (or take all down: tiflow down)',
+        },
+      ],
+    );
+    assert.match(run('up', 'v0').stdout, /v0: boundary attached already/);
+    await killDaemon(runDir);
+    assert.equal(run('down', 'v0').stdout, 'v0: boundary detached\n');
+    assert.equal(run('down').stdout, `nothing of tiflow is left in ${runDir}\n`);
+    assertNothingLeft(runDir, tc);
+  });
+
+  test('an interface that cannot be used leaves nothing either', (t) => {
+    const { run, runDir, tc } = namespace(t);
+    const up = run('up', 'lo');
+    assert.equal(up.exit, 1);
+    assert.match(up.stderr, /^tiflow: attach boundary to lo: /);
+    assertNothingLeft(runDir, tc);
+  });
+
+  test('a daemon that cannot start tells why, with its exit code', (t) => {
+    const { run, runDir } = namespace(t);
+    execFileSync('mkdir', ['-p', join(runDir, 'tiflow.sock')]);
+    const up = run('up', 'v0');
+    assert.equal(up.exit, 1);
+    assert.match(up.stderr, /the daemon ended at once; the end of .*tiflow.log:\n/);
+    assert.match(up.stderr, /tiflow.sock is in the way: it is no socket; remove it/);
+    assert.doesNotMatch(up.stderr, /^\s+at /m);
+  });
+
+  test('doctor in a healthy namespace', (t) => {
+    const { run } = namespace(t);
+    run('up', 'v0');
+    const doctor = run('doctor');
+    assert.equal(doctor.exit, 0, doctor.stdout);
+    assert.match(doctor.stdout, /^ok {4}v0\.filters +no other tc filters$/m);
+    assert.match(doctor.stdout, /^ok {4}daemon\.attached +attached to v0$/m);
+  });
+});
+
+async function killDaemon(runDir: string): Promise<void> {
+  const pid = daemonPid(runDir);
+  assert.ok(pid);
+  process.kill(pid, 'SIGKILL');
+  while (daemonPid(runDir) !== undefined) await delay(10);
+}
+
+function assertNothingLeft(runDir: string, tc: (direction: string) => string): void {
+  assert.equal(existsSync(runDir) ? readdirSync(runDir).join() : '', '');
+  assert.doesNotMatch(readFileSync('/proc/self/mounts', 'utf8'), new RegExp(runDir));
+  assert.equal(tc('ingress') + tc('egress'), '');
+}
+
+function namespace(t: TestContext) {
+  const name = `tiflow-cli-${process.pid}`;
+  const inside = ['nsenter', `--net=/run/netns/${name}`, '--'];
+  const runDir = join(mkdtempSync(join(tmpdir(), `${name}-`)), 'run');
+  const run = (...args: string[]): Ran => {
+    const [command = '', ...rest] = [...inside, process.execPath, MAIN, ...args];
+    const ended = spawnSync(command, [...rest, '--run-dir', runDir], { encoding: 'utf8' });
+    return { exit: ended.status, stdout: ended.stdout, stderr: ended.stderr };
+  };
+  t.after(() => {
+    run('down', '--force');
+    execFileSync('ip', ['netns', 'del', name]);
+    rmSync(join(runDir, '..'), { recursive: true, force: true });
+  });
+  execFileSync('ip', ['netns', 'add', name]);
+  const setUp = [
+    'link set lo up',
+    'link add v0 type veth peer name v1',
+    'link set v0 addrgenmode none',
+    'address add 192.0.2.10/24 dev v0',
+    'link set v0 up',
+    'link set v1 up',
+  ];
+  for (const line of setUp) execFileSync('ip', ['-n', name, ...line.split(' ')]);
+  const tc = (direction: string) => {
+    const [command = '', ...rest] = [...inside, 'tc', 'filter', 'show', 'dev', 'v0', direction];
+    return execFileSync(command, rest, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
+  };
+  return { run, runDir, tc };
+}

@@ -1,0 +1,204 @@
+/*
+ * Stateless autoconfiguration by the kernel, router advertisements by dnsmasq at both sites, and
+ * the vm plugged in at the other site (topology: network.ts).
+ */
+import assert from 'node:assert/strict';
+import type { ChildProcess } from 'node:child_process';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import type { Site } from '../../src/lab/topology.js';
+import { until } from '../../src/lab/wait.js';
+import { Poller } from '../../src/libc/poller.js';
+import { Autoconfiguration, routerSolicitation } from '../../src/link/autoconf.js';
+import { prefixOf } from '../../src/link/learned.js';
+import { type LinkChange, LinkMonitor } from '../../src/link/monitor.js';
+import { Netlink } from '../../src/link/netlink.js';
+import { address } from '../../src/wire/address.js';
+import { end, Network, vmAddress } from './network.js';
+
+const network = new Network();
+after(() => network.close());
+
+const ip = (...argv: string[]) => network.run('vm', 'ip', '-6', '-o', ...argv);
+const addresses = () => ip('addr', 'show', 'dev', 'eth0', 'scope', 'global');
+const has = (site: Site) => addresses().includes(vmAddress(site, 6));
+const routes = () => ip('route', 'show', 'dev', 'eth0');
+
+/** The link-local address of a site's router, as default routes have it. */
+function router(site: Site): string {
+  const [, found] = /inet6 (fe80::\S+)\/64/.exec(
+    network.run(site, 'ip', '-6', 'addr', 'show', 'dev', 'br0', 'scope', 'link'),
+  ) ?? ['', ''];
+  return found ?? '';
+}
+
+describe('autoconfiguration', () => {
+  const netlink = new Netlink();
+  let servers: ChildProcess[];
+  let poller: Poller;
+  let monitor: LinkMonitor;
+  let autoconf: Autoconfiguration;
+  let seen: LinkChange[];
+  let dropped: string[];
+
+  before(async () => {
+    servers = await Promise.all([network.dnsmasq('athos'), network.dnsmasq('porthos')]);
+  });
+
+  after(async () => {
+    await Promise.all(servers.map((server) => end(server)));
+    netlink.close();
+  });
+
+  beforeEach(async () => {
+    seen = [];
+    dropped = [];
+    poller = new Poller();
+    monitor = new LinkMonitor(poller, (change) => {
+      seen.push(change);
+      if (change.type !== 'carrier') return;
+      if (change.up) autoconf.carrierUp(change.interface);
+      else autoconf.carrierDown(change.interface);
+    });
+    autoconf = new Autoconfiguration(netlink, poller, (_, gone) => dropped.push(...gone));
+    network.plug('athos');
+    await until('the address of athos', () => has('athos'));
+  });
+
+  afterEach(async () => {
+    network.unplug();
+    await until('no carrier', () => monitor.links()[1]?.carrier === false);
+    autoconf.close();
+    monitor.close();
+    network.ip('vm', ['addr flush dev eth0 scope global', 'route flush dev eth0'], 6);
+    network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=1');
+    network.ip('vm', ['link set eth0 down', 'link set eth0 up']);
+  });
+
+  function move(site: Site): void {
+    network.unplug();
+    network.plug(site);
+  }
+
+  it('gets an address of the other site at once and forgets the old one', async () => {
+    const since = performance.now();
+    move('porthos');
+    await until('the address of porthos', () => has('porthos'));
+    const tookMs = performance.now() - since;
+    assert.ok(tookMs < 1500, `took ${tookMs} ms`);
+    await until('the old address to go', () => !has('athos'), 1000);
+    assert.deepEqual(dropped, [vmAddress('athos', 6)]);
+    assert.doesNotMatch(routes(), /2001:db8:1::/);
+    const defaults = routes()
+      .split('\n')
+      .filter((line) => line.startsWith('default'));
+    assert.deepEqual(
+      defaults.map((line) => line.split(' ')[2]),
+      [router('porthos')],
+    );
+    await until('the monitor', () =>
+      seen.some((c) => c.type === 'address-removed' && c.address === vmAddress('athos', 6)),
+    );
+  });
+
+  it('comes back', async () => {
+    move('porthos');
+    await until('the address of porthos', () => has('porthos') && !has('athos'));
+    move('athos');
+    await until('the address of athos', () => has('athos') && !has('porthos'));
+    assert.match(routes(), new RegExp(`default via ${router('athos')} `));
+    assert.doesNotMatch(routes(), new RegExp(`default via ${router('porthos')} `));
+  });
+
+  it('keeps everything if the link is the same', async () => {
+    const before = [addresses(), routes()].map(withoutLifetimes);
+    const lifetimeMs = () => Number(/expires (\d+)sec/.exec(routes())?.[1] ?? 0) * 1000;
+    network.unplug();
+    await until('no carrier', () => monitor.links()[1]?.carrier === false);
+    await until('a lifetime to run down', () => lifetimeMs() < 1_800_000 - 1000, 3000);
+    network.plug('athos');
+    await until('the answer of the router', () => lifetimeMs() >= 1_800_000 - 1000);
+    assert.deepEqual([addresses(), routes()].map(withoutLifetimes), before);
+    assert.deepEqual(dropped, []);
+    assert.deepEqual(
+      seen.filter((change) => change.type === 'address-removed'),
+      [],
+    );
+  });
+
+  it('keeps a default route that the new router has, too', async () => {
+    for (const site of ['athos', 'porthos'] as const) {
+      network.ip(site, [
+        'addr add fe80::1/64 dev br0 nodad',
+        `addr del ${router(site)}/64 dev br0`,
+      ]);
+    }
+    move('porthos');
+    await until('the address of porthos', () => has('porthos') && !has('athos'));
+    move('athos');
+    await until('the address of athos', () => has('athos') && !has('porthos'));
+    assert.equal(routes().match(/default via fe80::1 /g)?.length, 1);
+  });
+
+  it('leaves addresses and routes alone that no router has given', async () => {
+    network.ip('vm', [
+      'addr add 2001:db8:77::1/64 dev eth0 nodad',
+      'route add 2001:db8:78::/64 dev eth0',
+    ]);
+    move('porthos');
+    await until('the address of porthos', () => has('porthos') && !has('athos'));
+    assert.match(addresses(), /2001:db8:77::1/);
+    assert.match(routes(), /2001:db8:77::\/64/);
+    assert.match(routes(), /2001:db8:78::\/64/);
+  });
+
+  it('does nothing on an interface of a network manager', async () => {
+    network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=0');
+    move('porthos');
+    await until('the carrier', () => seen.some((c) => c.type === 'carrier' && c.up));
+    network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=1');
+    assert.ok(has('athos'));
+    assert.ok(!has('porthos'));
+  });
+
+  it('does not fail on an interface without IPv6, or one that is gone', () => {
+    network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.disable_ipv6=1');
+    autoconf.carrierDown('eth0');
+    autoconf.carrierUp('eth0');
+    network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.disable_ipv6=0');
+    autoconf.carrierDown('eth9');
+    autoconf.carrierUp('eth9');
+  });
+});
+
+const withoutLifetimes = (text: string) =>
+  text
+    .replace(/(valid_lft|preferred_lft|expires) \S+/g, '')
+    .split('\n')
+    .sort();
+
+describe('router solicitation', () => {
+  it('carries the link-layer address', () => {
+    const mac = Uint8Array.of(2, 0, 0, 0, 0, 10);
+    assert.equal(
+      Buffer.from(routerSolicitation(mac)).toString('hex'),
+      '8500000000000000' + '010102000000000a',
+    );
+  });
+
+  it('leaves it out where there is none', () => {
+    const bytes = routerSolicitation(new Uint8Array());
+    assert.equal(Buffer.from(bytes).toString('hex'), '8500000000000000');
+  });
+});
+
+describe('prefix', () => {
+  for (const [text, length, prefix] of [
+    ['2001:db8:1:2:3:4:5:6', 64, '2001:db8:1:2::/64'],
+    ['2001:db8:1:2:3:4:5:6', 60, '2001:db8:1::/60'],
+    ['2001:db8:1:2:3:4:5:6', 128, '2001:db8:1:2:3:4:5:6/128'],
+    ['2001:db8:1:2:3:4:5:6', 0, '::/0'],
+    ['192.0.2.77', 26, '192.0.2.64/26'],
+  ] as const) {
+    it(`${text}/${length}`, () => assert.equal(prefixOf(address(text), length), prefix));
+  }
+});

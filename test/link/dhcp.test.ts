@@ -1,0 +1,186 @@
+/*
+ * DHCP clients as they are, dnsmasq at both sites, and the vm plugged in at the other site
+ * (topology: network.ts).  Both servers can be reached from both sites.
+ */
+import assert from 'node:assert/strict';
+import type { ChildProcess } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, it } from 'node:test';
+import { udhcpc } from '../../src/lab/services.js';
+import type { Site } from '../../src/lab/topology.js';
+import { until } from '../../src/lab/wait.js';
+import { SystemError } from '../../src/libc/errno.js';
+import {
+  dhclientInterfaces,
+  findClient,
+  renewAddresses,
+  udhcpcInterface,
+} from '../../src/link/dhcp.js';
+import { programsHere } from '../../src/link/processes.js';
+import { end, Network, vmAddress } from './network.js';
+
+const network = new Network();
+after(() => network.close());
+
+const eth0 = () => network.run('vm', 'ip', '-4', '-o', 'addr', 'show', 'dev', 'eth0');
+const has = (site: Site, boundMs = 15_000) =>
+  until(`the address of ${site}`, () => eth0().includes(`${vmAddress(site, 4)}/24`), boundMs);
+
+describe('renewAddresses', () => {
+  let client: ChildProcess | undefined;
+
+  before(() => Promise.all([network.dnsmasq('athos'), network.dnsmasq('porthos')]));
+
+  afterEach(async () => {
+    for (const { pid } of await programsHere(['udhcpc', 'dhclient'])) process.kill(pid, 'SIGKILL');
+    if (client !== undefined) await end(client);
+    client = undefined;
+    network.unplug();
+    network.ip('vm', ['addr flush dev eth0'], 4);
+  });
+
+  async function startUdhcpc(site: Site): Promise<void> {
+    network.plug(site);
+    client = network.start('vm', ...udhcpc(network.directory));
+    await has(site);
+  }
+
+  async function startDhclient(site: Site): Promise<void> {
+    network.plug(site);
+    client = network.start('vm', ...dhclient(network.directory));
+    await has(site);
+  }
+
+  function move(site: Site): void {
+    network.unplug();
+    network.plug(site);
+  }
+
+  it('finds nobody: undefined', async () => {
+    assert.equal(await findClient('eth0'), undefined);
+    assert.equal(await renewAddresses('eth0'), undefined);
+  });
+
+  it('leaves a client of another namespace alone, and one of another interface', async () => {
+    const other = network.start('stranger', ...udhcpc(network.directory));
+    await startUdhcpc('athos');
+    assert.equal((await findClient('eth0'))?.program.pid, client?.pid);
+    assert.equal(await findClient('eth1'), undefined);
+    await end(other);
+  });
+
+  it('udhcpc gets the address of the other site, there and back', async () => {
+    await startUdhcpc('athos');
+    for (const site of ['porthos', 'athos'] as const) {
+      move(site);
+      const since = performance.now();
+      assert.deepEqual(await renewAddresses('eth0'), { client: 'udhcpc' });
+      await has(site);
+      const tookMs = performance.now() - since;
+      assert.ok(tookMs < 2500, `took ${tookMs} ms`);
+    }
+  });
+
+  it('udhcpc that has no lease yet asks at once', async () => {
+    network.plug('athos');
+    network.unplug();
+    client = network.start('vm', ...udhcpc(network.directory));
+    await until('udhcpc', async () => (await findClient('eth0')) !== undefined);
+    move('porthos');
+    await renewAddresses('eth0');
+    await has('porthos');
+  });
+
+  it('udhcpc stays with the old address for long if it is only told to renew', async () => {
+    await startUdhcpc('athos');
+    move('porthos');
+    const since = performance.now();
+    client?.kill('SIGUSR1');
+    await has('porthos');
+    const tookMs = performance.now() - since;
+    assert.ok(tookMs > 2500, `took ${tookMs} ms: a release is not needed any more`);
+  });
+
+  it('a udhcpc that is stopped is reported, not waited for', async () => {
+    await startUdhcpc('athos');
+    client?.kill('SIGSTOP');
+    await assert.rejects(renewAddresses('eth0'), (error) => {
+      assert.ok(error instanceof SystemError);
+      assert.match(error.message, /renew the addresses of eth0: ETIMEDOUT.*is it stopped/);
+      return true;
+    });
+    client?.kill('SIGCONT');
+  });
+
+  it('dhclient gets the address of the other site, there and back', async () => {
+    await startDhclient('athos');
+    for (const site of ['porthos', 'athos'] as const) {
+      move(site);
+      assert.deepEqual(await renewAddresses('eth0'), { client: 'dhclient' });
+      await has(site);
+    }
+  });
+
+  it('the command of the configuration goes first, with the interface as $1', async () => {
+    await startUdhcpc('athos');
+    const file = join(network.directory, 'renewed');
+    assert.deepEqual(await renewAddresses('eth0', { renew: `echo "$1" > ${file}` }), {
+      client: 'renew',
+    });
+    assert.equal(readFileSync(file, 'utf8'), 'eth0\n');
+  });
+
+  it('a command that fails is an error that says how', async () => {
+    await assert.rejects(
+      renewAddresses('eth0', { renew: 'echo no such modem >&2; exit 3' }),
+      /renew the addresses of eth0: EIO \(.*exit code 3: no such modem\)/,
+    );
+  });
+});
+
+describe('the interface of a command line', () => {
+  for (const [line, name] of [
+    ['', 'eth0'],
+    ['-i eth1', 'eth1'],
+    ['-ieth1', 'eth1'],
+    ['-fqi eth1', 'eth1'],
+    ['--interface eth1', 'eth1'],
+    ['--interface=eth1 -q', 'eth1'],
+    ['-f -s /etc/script -i eth1 -p /run/pid', 'eth1'],
+    ['-x hostname:i -i eth1', 'eth1'],
+    ['-p /run/-i -i', ''],
+  ] as const) {
+    it(`udhcpc ${line}`, () => assert.equal(udhcpcInterface(line.split(' ')), name));
+  }
+
+  for (const [line, names] of [
+    ['-v', []],
+    ['-v eth1', ['eth1']],
+    ['-4 -pf /run/dhclient.pid -lf /var/lib/leases eth1 eth2', ['eth1', 'eth2']],
+    ['-e NAME=eth0 -D LL eth1', ['eth1']],
+  ] as const) {
+    it(`dhclient ${line}`, () => assert.deepEqual(dhclientInterfaces(line.split(' ')), names));
+  }
+});
+
+/* Debian's script writes /etc/resolv.conf: this one only does the addresses. */
+const DHCLIENT_SCRIPT = `#!/bin/sh
+case "$reason" in
+BOUND | RENEW | REBIND | REBOOT)
+  ip -4 addr replace "$new_ip_address/24" dev "$interface"
+  ip route replace default via "$new_routers" dev "$interface" ;;
+EXPIRE | FAIL | RELEASE | STOP)
+  ip -4 addr flush dev "$interface" ;;
+PREINIT)
+  ip link set "$interface" up ;;
+esac
+exit 0
+`;
+
+function dhclient(directory: string): string[] {
+  const script = join(directory, 'dhclient-script');
+  writeFileSync(script, DHCLIENT_SCRIPT, { mode: 0o755 });
+  const files = ['-cf', '/dev/null', '-lf', `${directory}/dhclient.leases`];
+  return ['dhclient', '-d', '-sf', script, ...files, '-pf', `${directory}/dhclient.pid`, 'eth0'];
+}
