@@ -160,8 +160,7 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 		return drop(DROP_FRAGMENT);
 	if (is_below_base(p, m->snd_base))
 		return drop(DROP_BELOW_BASE);
-	/* 12 bytes are two NOPs and timestamps: no SACK. */
-	if (p->options && p->options != 12)
+	if (!options_are_usual(skb, p))
 		option_scan(skb, p, &o);
 	if (o.reason == LEGACY_MALFORMED)
 		return drop(DROP_MALFORMED);
@@ -224,7 +223,7 @@ static __always_inline int wire_in(struct __sk_buff *skb, const struct packet *p
 
 	if (state == WIRE_SYNCING)
 		return for_daemon(skb, p);
-	if (p->options && p->options != 12)
+	if (!options_are_usual(skb, p))
 		option_scan(skb, p, &o);
 	if (is_synchronization(&o))
 		return for_daemon(skb, p);

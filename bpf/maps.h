@@ -38,22 +38,6 @@ struct {
 	__uint(max_entries, EVENT_BYTES);
 } events SEC(".maps");
 
-/* For the generator of the TypeScript side, which reads the object's BTF: what no map names. */
-const struct abi {
-	enum limit limit;
-	enum option option;
-	enum subtype subtype;
-	enum role role;
-	enum negotiated negotiated;
-	enum flow_flag flow_flag;
-	enum wire_state wire_state;
-	enum reason reason;
-	enum event_type event_type;
-	enum verb verb;
-	struct event event;
-	struct command command;
-} *abi __attribute__((unused));
-
 /* Not ours: whatever else is attached behind us decides. */
 #define PASS TC_ACT_UNSPEC
 

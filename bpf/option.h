@@ -31,6 +31,7 @@ struct options {
 	__u8 ti;         /* offset of our option, 0: none */
 	__u8 ti_subtype;
 	__u8 ti_ignored; /* kind and ExID are ours; version, subtype or length is not */
+	__u8 end;        /* offset of the end-of-list option, 0: none */
 };
 
 struct option_head {
@@ -134,8 +135,10 @@ static long option_step(__u32 step __attribute__((unused)), struct option_walk *
 		return 1;
 	if (bpf_skb_load_bytes(w->skb, w->l4 + w->at, &o, head))
 		return 1;
-	if (o.kind == TCPOPT_END)
+	if (o.kind == TCPOPT_END) {
+		w->found->end = w->at;
 		return 1;
+	}
 	if (o.kind == TCPOPT_NOP) {
 		w->at++;
 		return 0;
@@ -169,22 +172,57 @@ static __noinline int option_scan(struct __sk_buff *skb, const struct packet *p,
 	return 0;
 }
 
+/* Two NOPs and timestamps, what nearly every segment has: nothing there to translate.  A single
+ * SACK block behind two NOPs is as long.
+ */
+static __always_inline bool options_are_usual(struct __sk_buff *skb, const struct packet *p)
+{
+	__be32 front = 0;
+
+	if (!p->options)
+		return true;
+	if (p->options != 12 ||
+	    bpf_skb_load_bytes(skb, p->l4 + sizeof(struct tcphdr), &front, sizeof(front)))
+		return false;
+	return front == bpf_htonl(TCPOPT_NOP << 24 | TCPOPT_NOP << 16 | TCPOPT_TIMESTAMPS << 8 | 10);
+}
+
+/* Nothing behind an end-of-list is read (RFC 9293, section 3.1): up to three bytes of padding
+ * become NOPs, so that an option can be appended.
+ */
+static __always_inline int option_unpad(struct __sk_buff *skb, const struct packet *p, __u32 padding)
+{
+	__u32 at = p->l4 + sizeof(struct tcphdr) + p->options - 4;
+	__be32 old, new;
+
+	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
+		return -1;
+	new = old & bpf_htonl(~0U << 8 * padding);
+	new |= bpf_htonl(0x010101 & ~(~0U << 8 * padding));
+	if (bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0))
+		return -1;
+	return bpf_l4_csum_replace(skb, p->l4 + 16, old, new, sizeof(new));
+}
+
 /* Appends TI_OPEN to the options of a SYN, which carries no payload, so the options end where
  * the packet ends.  Returns 0, or a legacy reason with the packet untouched, or DROP_REWRITE.
  */
 static __always_inline int option_insert(struct __sk_buff *skb, const struct packet *p,
-					 const struct ti_open *option)
+					 const struct options *o, const struct ti_open *option)
 {
 	const __u32 added = sizeof(*option);
 	__u32 end = p->l4 + sizeof(struct tcphdr) + p->options;
+	__u32 padding = o->end ? sizeof(struct tcphdr) + p->options - o->end : 0;
 	__be16 old_word, new_word, old_length, new_length;
 	struct tcphdr tcp = p->tcp;
 	__s64 sum;
 
-	if (p->payload || p->options + added > OPTIONS_MAX)
+	if (p->payload || p->options + added > OPTIONS_MAX || padding > 3)
 		return LEGACY_NO_ROOM;
 	if (bpf_skb_change_tail(skb, end + added, 0))
 		return LEGACY_NO_ROOM;
+	if (padding && option_unpad(skb, p, padding))
+		return DROP_REWRITE;
 
 	old_word = ((__be16 *)&tcp)[6];
 	tcp.doff += added / 4;

@@ -126,7 +126,8 @@ static __always_inline int flow_create(const struct tuple *kernel, const struct 
 	f->wscale_in = initiator ? o->wscale : h->wscale;
 	f->mss_out = initiator ? h->mss : o->mss;
 	f->mss_in = initiator ? o->mss : h->mss;
-	if (bpf_map_update_elem(&tifids, &half, kernel, BPF_ANY))
+	/* A half that another flow of ours has is as good as none: rare, the daemon sees to it. */
+	if (bpf_map_update_elem(&tifids, &half, kernel, BPF_NOEXIST))
 		return LEGACY_TABLE_FULL;
 	if (bpf_map_update_elem(&flows, kernel, f, BPF_ANY)) {
 		bpf_map_delete_elem(&tifids, &half);
@@ -161,7 +162,7 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 			known->syns++;
 		if (known->reason || known->syns > SYNS_WITH_OPTION)
 			return PASS;
-		return option_verdict(option_insert(skb, p, &known->local), &p->tuple);
+		return option_verdict(option_insert(skb, p, o, &known->local), &p->tuple);
 	}
 	/* Our kernel opens this tuple anew: it holds no socket on it any more. */
 	if (former)
@@ -177,7 +178,7 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 		plain_record(&p->tuple, h.reason);
 		return PASS;
 	}
-	return option_verdict(option_insert(skb, p, &h.local), &p->tuple);
+	return option_verdict(option_insert(skb, p, o, &h.local), &p->tuple);
 }
 
 static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet *p,
@@ -193,7 +194,7 @@ static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet
 	if (bpf_ntohl(p->tcp.ack_seq) != known->iss + 1)
 		return PASS;
 	h = *known;
-	reason = h.reason;
+	reason = h.reason ? h.reason : o->reason;
 	if (!reason && !open_load(skb, p, o, &h.remote))
 		reason = h.syns > SYNS_WITH_OPTION ? LEGACY_SYN_LOST : LEGACY_PEER_PLAIN;
 	if (!reason && s->require_psk && !(h.local.key_id && h.remote.key_id == h.local.key_id))
@@ -242,7 +243,7 @@ static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
 
 /* A listener with SYN cookies answers each SYN with another ISN: the flow follows the last one. */
 static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct packet *p,
-					     struct half_open *known)
+					     const struct options *o, struct half_open *known)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &p->tuple);
 
@@ -257,7 +258,7 @@ static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct
 	}
 	f->iss = bpf_ntohl(p->tcp.seq);
 	f->snd_una = f->snd_nxt = f->iss + 1;
-	return option_verdict(option_insert(skb, p, &known->local), &p->tuple);
+	return option_verdict(option_insert(skb, p, o, &known->local), &p->tuple);
 }
 
 static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packet *p,
@@ -274,7 +275,7 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 	if (known->syns < 255)
 		known->syns++;
 	if (known->syns > 1)
-		return syn_ack_out_again(skb, p, known);
+		return syn_ack_out_again(skb, p, o, known);
 
 	if (!reason && p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
 		reason = LEGACY_NO_ROOM;
@@ -288,7 +289,7 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 		plain_record(&p->tuple, reason);
 		return PASS;
 	}
-	return option_verdict(option_insert(skb, p, &known->local), &p->tuple);
+	return option_verdict(option_insert(skb, p, o, &known->local), &p->tuple);
 }
 
 #endif

@@ -31,6 +31,7 @@ import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { Orphans } from './orphans.js';
 import { Retention } from './retention.js';
+import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
 import { Upkeep } from './upkeep.js';
 import { tiflowVersion } from './version.js';
@@ -66,6 +67,7 @@ class Daemon implements DaemonControl {
   #subscribers = new Set<(event: MonitorEvent) => void>();
   #poller = new Poller();
   #netlink = new Netlink();
+  #routes = new Routes(this.#netlink);
   #boundary: Boundary;
   #raw: RawSender;
   #monitor: LinkMonitor;
@@ -99,6 +101,7 @@ class Daemon implements DaemonControl {
       agent: this.#agent,
       monitor: this.#monitor,
       retention: this.#retention,
+      routes: this.#routes,
     });
     this.#orphans = new Orphans(shared);
     this.#upkeep = new Upkeep({
@@ -221,7 +224,7 @@ class Daemon implements DaemonControl {
       random: (n) => randomBytes(n),
       psk: (keyId) => this.#config.psk?.keys.get(keyId),
       config: { sourcePorts: this.#config.sourcePorts },
-      redirects: (kernel, remote) => this.#mobility.redirects(kernel, remote),
+      redirects: (kernel, remote) => this.#routes.differ(kernel.remote, remote),
       onEvent: (event) => this.#synchronized(event),
     });
   }

@@ -13,7 +13,6 @@ import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
 import type { LinkChange, LinkMonitor } from '../link/monitor.js';
 import type { Netlink } from '../link/netlink.js';
-import { type Route, routeTo } from '../link/route.js';
 import { destroySocket } from '../link/sockets.js';
 import type { SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
@@ -24,6 +23,7 @@ import { monotonicMs } from './clock.js';
 import { flowIsOver } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
 import type { Retention } from './retention.js';
+import type { Routes } from './routes.js';
 import { type Surroundings, whereabouts } from './whereabouts.js';
 
 /* The kernel announces an address, its routes and the end of DAD in one burst. */
@@ -55,6 +55,7 @@ export interface MobilityOptions {
   monitor: LinkMonitor;
   netlink: Netlink;
   retention: Retention;
+  routes: Routes;
   giveUpMs: number;
   emit: Emit;
 }
@@ -75,6 +76,7 @@ export class Mobility {
 
   /** To be called with each change that the monitor sees. */
   linkChanged(change: LinkChange): void {
+    this.#o.routes.changed();
     if (change.type === 'carrier' && change.up) this.#revived.add(change.interface);
     if (change.type === 'route-changed' && this.#journeys.size === 0 && !this.#anyHeld) return;
     const restMs = this.#lastRun.endedAt + REST_FACTOR * this.#lastRun.tookMs - monotonicMs();
@@ -175,19 +177,8 @@ export class Mobility {
     }
     this.#o.agent.move(kernel, to.source, {
       mtu: this.#o.monitor.links().find((link) => link.name === to.interface)?.mtu ?? MTU_LEAST,
-      redirect: this.redirects(kernel, wire.remote),
+      redirect: this.#o.routes.differ(kernel.remote, wire.remote),
     });
-  }
-
-  /** Whether packets to the wire's remote end need another next hop than the kernel chooses for
-   * the remote end that it knows.
-   */
-  redirects(kernel: Tuple, wireRemote: Address): boolean {
-    if (kernel.remote === wireRemote) return false;
-    const known = routeTo(this.#o.netlink, kernel.remote);
-    const wanted = routeTo(this.#o.netlink, wireRemote);
-    if (known === undefined || wanted === undefined) return false;
-    return nextHop(known, kernel.remote) !== nextHop(wanted, wireRemote);
   }
 
   #armGiveUp(): void {
@@ -235,20 +226,12 @@ export class Mobility {
       const holder = { interface: a.interface, carrier: carrier.get(a.interface) ?? false };
       holders.set(a.address, [...(holders.get(a.address) ?? []), holder]);
     }
-    const routes = new Map<Address, Route | undefined>();
     const attached = new Set(this.#o.boundary.attached());
     return {
       revived: this.#revivedAddresses(),
       holders: (address) => holders.get(address) ?? [],
       attached: (name) => attached.has(name),
-      routeTo: (peer) => {
-        if (!routes.has(peer)) routes.set(peer, routeTo(this.#o.netlink, peer));
-        return routes.get(peer);
-      },
+      routeTo: (peer) => this.#o.routes.to(peer),
     };
   }
 }
-
-/* On-link the next hop is the peer itself. */
-const nextHop = (route: Route, peer: Address): string =>
-  `${route.interface} ${route.gateway ?? peer}`;

@@ -139,30 +139,41 @@ export class Stage {
   }
 
   /** Checks that both daemons hold the transfer as one TI flow with so many moves behind it. */
-  async checkMoved(name: string, transfer: PlayedTransfer, moves: number): Promise<void> {
-    const both = async () => ({
-      aramis: await this.flow('aramis', transfer),
-      vm: await this.flow('vm', transfer),
-    });
-    const settled = ({ aramis, vm }: Awaited<ReturnType<typeof both>>): boolean =>
-      [aramis, vm].every((f) => f?.state === 'steady' && f.moves === moves);
-    const found = await until(
-      'the flow to settle',
-      async () => {
-        const views = await both();
-        return settled(views) && views;
-      },
-      5_000,
-    ).catch(both);
-    const ok = settled(found) && found.aramis?.tifid === found.vm?.tifid;
+  checkMoved(name: string, transfer: PlayedTransfer, moves: number): Promise<void> {
+    const what = `one TI flow at both ends, ${moves} ${moves === 1 ? 'move' : 'moves'}`;
+    return this.#checkFlow(`${name}: ${what}`, transfer, (f) => f.moves === moves);
+  }
+
+  /** The same where a move may have taken several synchronizations. */
+  checkSettled(name: string, transfer: PlayedTransfer): Promise<void> {
+    return this.#checkFlow(`${name}: one TI flow at both ends, settled`, transfer, () => true);
+  }
+
+  async #checkFlow(
+    name: string,
+    transfer: PlayedTransfer,
+    wanted: (flow: FlowView) => boolean,
+  ): Promise<void> {
+    const both = async () => [await this.flow('aramis', transfer), await this.flow('vm', transfer)];
+    const agree = ([a, b]: Array<FlowView | undefined>): boolean => {
+      if (!a || !b || a.tifid !== b.tifid || !mirrored(a.wire, b.wire)) return false;
+      return [a, b].every((f) => f.state === 'steady' && wanted(f));
+    };
+    const settled = async () => {
+      const views = await both();
+      return agree(views) && views;
+    };
+    const views = await until('the flow to settle', settled, 5_000).catch(both);
     const text = (f: FlowView | undefined): string =>
-      f ? `${f.tifid} ${f.state} ${f.moves} moves, wire ${f.wire}` : 'no flow';
-    const detail = ok
-      ? `TIFID ${found.vm?.tifid}, ${moves}`
-      : `aramis: ${text(found.aramis)}; vm: ${text(found.vm)}`;
-    this.check(`${name}: one TI flow at both ends, ${moves} moves`, ok, detail);
+      f ? `${f.tifid} ${f.state}, ${f.moves} moves, ${f.wire}` : 'no flow';
+    const ok = agree(views);
+    const [a, b] = views;
+    this.check(name, ok, ok ? `TIFID ${a?.tifid}` : `aramis: ${text(a)}; vm: ${text(b)}`);
   }
 }
+
+/** Whether two tuples, each local end first, name one connection from its two ends. */
+const mirrored = (a: string, b: string): boolean => a.split(' > ').reverse().join(' > ') === b;
 
 /** A transfer and where to find it in a daemon's list. */
 export interface PlayedTransfer extends TransferOptions {

@@ -4,9 +4,10 @@
  *
  * The kernel does stateless autoconfiguration, but it does not ask again when a carrier comes
  * back, and it keeps addresses and routes of the old link until their lifetimes end: the
- * old address would go on being used, and nobody would know that it has gone.  So, once a
- * router has announced a prefix that was not there before, they are dropped, as network managers
- * do.  If a router announces a prefix of before, the link is the same and nothing is dropped.
+ * old address would go on being used, and nobody would know that it has gone.  So, when the
+ * first advertisement has new prefixes only, all that is old is dropped, as network managers do.
+ * If it has a prefix of before, the link seems to be the same, but it may have several routers:
+ * what none of them has confirmed after a while is dropped, and usually that is nothing.
  *
  * Only where the kernel itself accepts router advertisements: systemd-networkd, NetworkManager
  * and dhcpcd switch that off on the interfaces that they own.
@@ -41,7 +42,10 @@ import { getLink } from './rtnetlink-request.js';
 /* RFC 4861 asks three times, 4 s apart; a port that has just come up may lose the first, and a
  * connection is waiting: so more often at first.
  */
-const SOLICITATIONS_AT_MS = [0, 250, 1000, 4000, 8000];
+const SOLICITATIONS_AGAIN_MS = [250, 1000, 4000, 8000];
+
+/* RFC 4861: a router may answer 0.5 s late, and advertises once in 3 s at most. */
+const SETTLE_MS = 4000;
 
 const ALL_ROUTERS = address('ff02::2');
 const IPPROTO_ICMPV6 = 58;
@@ -56,6 +60,8 @@ const NO_IPV6 = ['EADDRNOTAVAIL', 'ENETUNREACH', 'ENODEV', 'EAFNOSUPPORT', 'ENET
 interface Watch {
   interface: string;
   learned: Learned;
+  /** Prefixes announced since. */
+  confirmed: Set<string>;
   timers: NodeJS.Timeout[];
 }
 
@@ -88,7 +94,6 @@ export class Autoconfiguration {
     if (index === undefined) return;
     // What was announced before the carrier went is about the old link.
     this.#drain();
-    this.#stopAsking(index);
     this.#watch(interfaceName, index);
   }
 
@@ -96,14 +101,12 @@ export class Autoconfiguration {
   carrierUp(interfaceName: string): void {
     const index = interfaceIndex(interfaceName);
     if (index === undefined || !kernelAutoconfigures(interfaceName)) return;
-    this.#stopAsking(index);
-    const watch = this.#watch(interfaceName, index);
-    const [first, ...later] = SOLICITATIONS_AT_MS;
-    for (const delayMs of later) {
-      const timer = setTimeout(() => this.#askAgain(index), delayMs);
-      watch.timers.push(timer.unref());
+    const watch = this.#watches.get(index) ?? this.#watch(interfaceName, index);
+    stopTimers(watch);
+    for (const delayMs of SOLICITATIONS_AGAIN_MS) {
+      watch.timers.push(setTimeout(() => this.#askAgain(index), delayMs).unref());
     }
-    if (first === 0) this.#solicit(index);
+    this.#solicit(index);
   }
 
   close(): void {
@@ -112,24 +115,18 @@ export class Autoconfiguration {
     closeFd(this.#socket);
   }
 
-  /** The first look counts: at a second flap the old link's addresses may be there still. */
   #watch(interfaceName: string, index: number): Watch {
-    const known = this.#watches.get(index);
-    if (known !== undefined) return known;
+    this.#forget(index);
     const learned = learnedFromRouters(this.#netlink, index);
-    const watch: Watch = { interface: interfaceName, learned, timers: [] };
+    const watch = { interface: interfaceName, learned, confirmed: new Set<string>(), timers: [] };
     this.#watches.set(index, watch);
     return watch;
   }
 
   #forget(index: number): void {
-    this.#stopAsking(index);
-    this.#watches.delete(index);
-  }
-
-  #stopAsking(index: number): void {
     const watch = this.#watches.get(index);
-    for (const timer of watch?.timers.splice(0) ?? []) clearTimeout(timer);
+    if (watch !== undefined) stopTimers(watch);
+    this.#watches.delete(index);
   }
 
   #askAgain(index: number): void {
@@ -190,12 +187,27 @@ export class Autoconfiguration {
   #judge(index: number, announced: ReadonlySet<string>): void {
     const watch = this.#watches.get(index);
     if (watch === undefined) return;
-    this.#forget(index);
+    const first = watch.confirmed.size === 0;
+    for (const prefix of announced) watch.confirmed.add(prefix);
+    if (!first) return;
     const sameLink = [...announced].some((prefix) => watch.learned.prefixes.has(prefix));
-    if (sameLink || !kernelAutoconfigures(watch.interface)) return;
-    const dropped = dropLearned(this.#netlink, watch.interface, watch.learned);
+    stopTimers(watch);
+    if (sameLink) watch.timers.push(setTimeout(() => this.#settle(index), SETTLE_MS).unref());
+    else this.#settle(index);
+  }
+
+  #settle(index: number): void {
+    const watch = this.#watches.get(index);
+    if (watch === undefined) return;
+    this.#forget(index);
+    if (!kernelAutoconfigures(watch.interface)) return;
+    const dropped = dropLearned(this.#netlink, watch.interface, watch.learned, watch.confirmed);
     if (dropped.length > 0) this.#onDropped(watch.interface, dropped);
   }
+}
+
+function stopTimers(watch: Watch): void {
+  for (const timer of watch.timers.splice(0)) clearTimeout(timer);
 }
 
 /** Whether the kernel itself, and no network manager, takes in router advertisements. */

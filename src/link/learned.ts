@@ -23,6 +23,8 @@ import {
 } from './rtnetlink-request.js';
 
 export interface Learned {
+  /** Of the interface. */
+  index: number;
   addresses: AddressRecord[];
   routes: RouteRecord[];
   /** In the form of prefixOf. */
@@ -46,27 +48,32 @@ export function learnedFromRouters(netlink: Netlink, index: number): Learned {
     ...addresses.map((a) => prefixOf(a.address, a.prefixLength)),
     ...onLink.flatMap((r) => (r.destination ? prefixOf(r.destination, r.prefixLength) : [])),
   ]);
-  return { addresses, routes, prefixes, atMs: performance.now() };
+  return { index, addresses, routes, prefixes, atMs: performance.now() };
 }
 
 /**
- * Removes what was learned, except routes that an advertisement has renewed meanwhile: two links
- * may well have routers with the same link-local address.  The addresses that were removed.
+ * Removes what was learned, except addresses with a `confirmed` prefix, and routes that an
+ * advertisement has renewed meanwhile: two links may well have routers with the same link-local
+ * address.  The addresses that were removed.
  */
-export function dropLearned(netlink: Netlink, interfaceName: string, old: Learned): Address[] {
-  const [{ index } = { index: 0 }] = [...old.addresses, ...old.routes];
-  if (index === undefined || index === 0) return [];
+export function dropLearned(
+  netlink: Netlink,
+  interfaceName: string,
+  old: Learned,
+  confirmed: ReadonlySet<string>,
+): Address[] {
   const attempted = `drop what the old link of ${interfaceName} gave`;
   const elapsedMs = performance.now() - old.atMs;
-  for (const route of learnedRoutes(netlink, index)) {
+  for (const route of learnedRoutes(netlink, old.index)) {
     const before = old.routes.find((r) => sameRoute(r, route));
     if (before === undefined || isRenewed(before, route, elapsedMs)) continue;
     remove(netlink, attempted, changeRoute('remove', route));
     // A segment that waits for the old router's hardware address is not sent again by TCP until
     // neighbour discovery has failed, 3 s later (tcp_output.c, skb_still_in_host_queue).
-    if (route.gateway) remove(netlink, attempted, removeNeighbour(route.gateway, index));
+    if (route.gateway) remove(netlink, attempted, removeNeighbour(route.gateway, old.index));
   }
   return old.addresses
+    .filter((a) => !confirmed.has(prefixOf(a.address, a.prefixLength)))
     .filter((a) => remove(netlink, attempted, changeAddress('remove', a)))
     .map((a) => a.address);
 }

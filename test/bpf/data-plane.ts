@@ -129,6 +129,11 @@ export class DataPlane {
   /** Stocks one pair of halves and returns it as the option that it will become. */
   stockHalf(): string {
     this.#halvesDrawn += 1;
+    return this.stockHalfAgain();
+  }
+
+  /** Stocks the last pair once more, as chance might. */
+  stockHalfAgain(): string {
     const half = Buffer.alloc(HALF_SIZE);
     half.writeUInt32BE(0x0a0b0000 + this.#halvesDrawn);
     half.writeUInt32BE(0x5eed0000 + this.#halvesDrawn, 4);

@@ -72,6 +72,18 @@ both('the peer opens: our SYN/ACK gains TI_OPEN', (f) => {
   assert.deepEqual(plane.boundary.tupleOfHalf(flow.responder.tifidHalf), view.tuple);
 });
 
+both('a TIFID half that another flow has makes no second flow', (f) => {
+  const first = openFlow(plane, f);
+  const half = plane.boundary.flow(first.tuple)?.initiator.tifidHalf ?? 0;
+  const view = freshView(f);
+  const open = plane.stockHalfAgain();
+  plane.expect(view, 'out', 'S 0:0(0) win 1', `S 0:0(0) win 1 <${open}>`);
+  plane.expect(view, 'in', `SA 0:0(0) ack 1 win 1 <${PEER_OPEN}>`, 'same');
+  assertNoFlow(view);
+  assert.ok(plainReason(view));
+  assert.deepEqual(plane.boundary.tupleOfHalf(half), first.tuple);
+});
+
 both('SYN with few options', (f) => {
   const view = freshView(f);
   const open = plane.stockHalf();

@@ -52,7 +52,7 @@ describe('against answers', { skip: mayChangeUser ? false : 'needs root' }, () =
     const { runDir, control } = await fakeDaemon(t);
     assert.deepEqual(await tiflow(['down', 'eth0', '--force', '--run-dir', runDir]), {
       exit: 0,
-      stdout: 'eth0: boundary detached\n0 of 2 moved flows reset\n',
+      stdout: '0 of 2 moved flows reset\neth0: boundary detached\n',
       stderr: '',
     });
     assert.deepEqual(control.calls, ['detach eth0']);

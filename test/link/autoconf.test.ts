@@ -61,8 +61,11 @@ describe('autoconfiguration', () => {
     });
     autoconf = new Autoconfiguration(netlink, poller, (_, gone) => dropped.push(...gone));
     network.plug('athos');
-    await until('the address of athos', () => has('athos'));
+    await until('the address of athos', () => has('athos') && told('athos'));
   });
+
+  const told = (site: Site) =>
+    seen.some((c) => c.type === 'address-added' && c.address === vmAddress(site, 6));
 
   afterEach(async () => {
     network.unplug();
@@ -74,17 +77,18 @@ describe('autoconfiguration', () => {
     network.ip('vm', ['link set eth0 down', 'link set eth0 up']);
   });
 
-  function move(site: Site): void {
+  async function move(site: Site): Promise<void> {
     network.unplug();
+    await until('no carrier', () => monitor.links()[1]?.carrier === false);
     network.plug(site);
   }
 
   it('gets an address of the other site at once and forgets the old one', async () => {
     const since = performance.now();
-    move('porthos');
+    await move('porthos');
     await until('the address of porthos', () => has('porthos'));
     const tookMs = performance.now() - since;
-    assert.ok(tookMs < 1500, `took ${tookMs} ms`);
+    assert.ok(tookMs < 1000, `took ${tookMs} ms`);
     await until('the old address to go', () => !has('athos'), 1000);
     assert.deepEqual(dropped, [vmAddress('athos', 6)]);
     assert.doesNotMatch(routes(), /2001:db8:1::/);
@@ -101,22 +105,32 @@ describe('autoconfiguration', () => {
   });
 
   it('comes back', async () => {
-    move('porthos');
+    await move('porthos');
     await until('the address of porthos', () => has('porthos') && !has('athos'));
-    move('athos');
+    await move('athos');
     await until('the address of athos', () => has('athos') && !has('porthos'));
     assert.match(routes(), new RegExp(`default via ${router('athos')} `));
     assert.doesNotMatch(routes(), new RegExp(`default via ${router('porthos')} `));
   });
 
+  it('forgets the old one also if it sees the change late', async () => {
+    // All in one turn of our event loop.
+    network.unplug();
+    network.plug('porthos');
+    network.run('vm', 'sleep', '0.1');
+    await until('the address of porthos', () => has('porthos'));
+    await until('the old address to go', () => !has('athos'), 6000);
+    assert.ok(has('porthos'));
+  });
+
   it('keeps everything if the link is the same', async () => {
     const before = [addresses(), routes()].map(withoutLifetimes);
-    const lifetimeMs = () => Number(/expires (\d+)sec/.exec(routes())?.[1] ?? 0) * 1000;
-    network.unplug();
-    await until('no carrier', () => monitor.links()[1]?.carrier === false);
-    await until('a lifetime to run down', () => lifetimeMs() < 1_800_000 - 1000, 3000);
-    network.plug('athos');
-    await until('the answer of the router', () => lifetimeMs() >= 1_800_000 - 1000);
+    const lifetimeS = () => Number(/default .*expires (\d+)sec/.exec(routes())?.[1] ?? 0);
+    await until('the lifetime to run down', () => lifetimeS() < 1798);
+    await move('athos');
+    await until('the answer of the router', () => lifetimeS() >= 1798);
+    // It is judged only later, as there may be more routers.
+    await until('the lifetime to run down', () => lifetimeS() < 1795);
     assert.deepEqual([addresses(), routes()].map(withoutLifetimes), before);
     assert.deepEqual(dropped, []);
     assert.deepEqual(
@@ -132,9 +146,9 @@ describe('autoconfiguration', () => {
         `addr del ${router(site)}/64 dev br0`,
       ]);
     }
-    move('porthos');
+    await move('porthos');
     await until('the address of porthos', () => has('porthos') && !has('athos'));
-    move('athos');
+    await move('athos');
     await until('the address of athos', () => has('athos') && !has('porthos'));
     assert.equal(routes().match(/default via fe80::1 /g)?.length, 1);
   });
@@ -144,7 +158,7 @@ describe('autoconfiguration', () => {
       'addr add 2001:db8:77::1/64 dev eth0 nodad',
       'route add 2001:db8:78::/64 dev eth0',
     ]);
-    move('porthos');
+    await move('porthos');
     await until('the address of porthos', () => has('porthos') && !has('athos'));
     assert.match(addresses(), /2001:db8:77::1/);
     assert.match(routes(), /2001:db8:77::\/64/);
@@ -153,7 +167,7 @@ describe('autoconfiguration', () => {
 
   it('does nothing on an interface of a network manager', async () => {
     network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=0');
-    move('porthos');
+    await move('porthos');
     await until('the carrier', () => seen.some((c) => c.type === 'carrier' && c.up));
     network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.accept_ra=1');
     assert.ok(has('athos'));
