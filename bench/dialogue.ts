@@ -23,6 +23,7 @@ class End {
 
   constructor(fd: number) {
     this.#socket = new Socket({ fd });
+    this.#socket.setNoDelay(true);
     this.#socket.on('data', () => this.#arrived(now()));
     this.#socket.on('error', (error) => {
       this.error = error.message;

@@ -9,6 +9,7 @@ import { cpus, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { blackout } from './blackout.js';
 import { sweepStale } from './host.js';
+import { many } from './many.js';
 import type { Measurement } from './measurement.js';
 import { perPacket } from './per-packet.js';
 import { formatResults, mergeResults } from './results.js';
@@ -17,7 +18,7 @@ import { throughput } from './throughput.js';
 
 const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.url));
 
-const MEASUREMENTS: readonly Measurement[] = [throughput, setUpTime, perPacket, blackout];
+const MEASUREMENTS: readonly Measurement[] = [throughput, setUpTime, perPacket, blackout, many];
 
 const USAGE_EXIT = 2;
 

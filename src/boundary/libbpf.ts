@@ -5,6 +5,7 @@
  * Not for decisions: what is loaded, attached or read is decided by the other files here.
  * <bpf/bpf.h>, <bpf/libbpf.h>.  libbpf returns a negative errno, or NULL and sets errno.
  */
+import { constants } from 'node:os';
 import koffi from 'koffi';
 import { SystemError } from '../libc/errno.js';
 
@@ -217,6 +218,9 @@ function loadLibrary(): ReturnType<typeof koffi.load> {
   try {
     return koffi.load('libbpf.so.1');
   } catch (cause) {
-    throw new Error('load libbpf.so.1: not found (install the package libbpf1)', { cause });
+    throw new SystemError('load libbpf.so.1', constants.errno.ENOENT, {
+      hint: 'install the package libbpf1',
+      cause,
+    });
   }
 }

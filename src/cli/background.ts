@@ -35,7 +35,11 @@ export async function startDaemon(o: { runDir: string; config?: string }): Promi
     }
     await delay(POLL_MS);
   }
-  const lastWords = logOf(o.runDir).slice(before).trim().split('\n').slice(-LOG_LINES_SHOWN);
+  const said = logOf(o.runDir)
+    .slice(before)
+    .trim()
+    .replace(/^tiflow: /gm, '');
+  const lastWords = said.split('\n').slice(-LOG_LINES_SHOWN);
   child.kill('SIGTERM');
   const what = ended === undefined ? 'does not answer' : 'ended at once';
   const text = [`the daemon ${what}; the end of ${logPath(o.runDir)}:`, ...lastWords].join('\n  ');

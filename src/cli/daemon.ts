@@ -5,7 +5,7 @@ import pino, { type Logger } from 'pino';
 import { CONFIG_PATH, type Config, interfaceName, readConfig } from '../daemon/config.js';
 import { UsageError } from './exit.js';
 import { requirePrivileges } from './privileges.js';
-import { addRunDirOption, type RunDirOption } from './run-dir.js';
+import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 
 interface DaemonOptions extends RunDirOption {
   config?: string;
@@ -35,7 +35,7 @@ export function effectiveConfig(o: DaemonOptions): Config {
   return {
     ...config,
     interfaces: [...new Set([...config.interfaces, ...o.interface])],
-    runDir: o.runDir ?? config.runDir,
+    runDir: runDirOf({ runDir: o.runDir ?? config.runDir }),
   };
 }
 

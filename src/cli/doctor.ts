@@ -1,7 +1,7 @@
 /* `tiflow doctor`: will it work here, and if not, what is to be done.  Changes nothing. */
 
 import type { Command } from 'commander';
-import { CONFIG_PATH } from '../daemon/config.js';
+import { CONFIG_PATH, defaultConfig, RUN_DIR } from '../daemon/config.js';
 import { tiflowVersion } from '../daemon/version.js';
 import type { StatusView } from '../daemon/view.js';
 import type { Check } from './doctor/check.js';
@@ -10,12 +10,14 @@ import { checkKernel } from './doctor/kernel.js';
 import {
   checkDefaultRoutes,
   checkInterface,
+  checkSourcePorts,
   defaultInterfaces,
+  readLocalPorts,
   readRoutes,
 } from './doctor/network.js';
 import { checkRenewal } from './doctor/renewal.js';
 import { EXIT } from './exit.js';
-import { addRunDirOption, type RunDirOption } from './run-dir.js';
+import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 import { alignColumns, type Paint, painterFor } from './table.js';
 
 interface DoctorOptions extends RunDirOption {
@@ -43,12 +45,13 @@ export function addDoctor(program: Command): void {
 
 async function examine(names: string[], o: DoctorOptions): Promise<Check[]> {
   const { checks: configChecks, config } = checkConfig(o.config ?? CONFIG_PATH);
-  const runDir = o.runDir ?? config?.runDir ?? '/run/tiflow';
+  const runDir = runDirOf({ runDir: o.runDir ?? config?.runDir ?? RUN_DIR });
   const daemon = await checkDaemon(runDir);
   const routes = readRoutes();
   const interfaces =
     names.length > 0 ? names : interfacesOf(daemon.status, config?.interfaces ?? [], routes);
   const checks = [...(await checkKernel()), ...configChecks, ...daemon.checks];
+  checks.push(checkSourcePorts((config ?? defaultConfig()).sourcePorts, readLocalPorts()));
   checks.push(...checkDefaultRoutes(...routes));
   for (const name of interfaces) {
     checks.push(...(await checkInterface(name)), ...(await checkRenewal(name, config?.renew)));

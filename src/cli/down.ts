@@ -12,9 +12,9 @@ import { removeRunDirectory } from '../daemon/run-directory.js';
 import { SystemError } from '../libc/errno.js';
 import { waitUntilStopped } from './background.js';
 import { VerbError } from './exit.js';
-import { type Installation, installationOf } from './installation.js';
+import { type Installation, installationOf, NOTHING } from './installation.js';
 import { requirePrivileges } from './privileges.js';
-import { addRunDirOption, type RunDirOption } from './run-dir.js';
+import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 
 interface DownOptions extends RunDirOption {
   config?: string;
@@ -35,16 +35,32 @@ export function addDown(program: Command): void {
 
 async function down(names: string[], o: DownOptions): Promise<void> {
   const config = readConfig(o.config ?? CONFIG_PATH, { mustExist: o.config !== undefined });
-  const runDir = o.runDir ?? config.runDir;
+  const runDir = runDirOf({ runDir: o.runDir ?? config.runDir });
   const client = new DaemonClient(runDir);
   const alive = await client.status().then(() => true, absentDaemon);
   if (!alive) requirePrivileges('down');
-  const found = await installationOf(runDir, alive ? client : undefined);
+  const found = await readInstallation(runDir, alive ? client : undefined, names, o);
   try {
     if (names.length === 0) await removeAll(found, { ...config, runDir }, o);
     else await detach(found, names, o);
   } finally {
     found.close();
+  }
+}
+
+/* What is pinned may be of a version whose tables we cannot read; it can still be removed. */
+async function readInstallation(
+  runDir: string,
+  client: DaemonClient | undefined,
+  names: string[],
+  o: DownOptions,
+): Promise<Installation> {
+  try {
+    return await installationOf(runDir, client);
+  } catch (error) {
+    if (!(error instanceof SystemError) || names.length > 0) throw error;
+    if (o.force === true) return NOTHING;
+    throw new VerbError(`${error.message}\ntiflow down --force removes it unread`);
   }
 }
 

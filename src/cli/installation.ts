@@ -30,7 +30,8 @@ export async function installationOf(
   return Boundary.exists(runDir) ? pinned(Boundary.open({ runDir })) : NOTHING;
 }
 
-const NOTHING: Installation = {
+/** Nothing is up, or nothing is known of it. */
+export const NOTHING: Installation = {
   attached: () => [],
   movedOn: () => [],
   detach: async () => undefined,

@@ -1,5 +1,6 @@
 /* Which run directory a verb talks to: --run-dir, else what the configuration says. */
 
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { CONFIG_PATH, ConfigError, RUN_DIR, readConfig } from '../daemon/config.js';
 
@@ -13,7 +14,7 @@ export function addRunDirOption(command: Command): Command {
 
 /** A configuration that cannot be read does not keep anyone from asking how things are. */
 export function runDirOf(o: RunDirOption): string {
-  if (o.runDir !== undefined) return o.runDir;
+  if (o.runDir !== undefined) return resolve(o.runDir);
   try {
     return readConfig(CONFIG_PATH, { mustExist: false }).runDir;
   } catch (error) {

@@ -24,10 +24,11 @@ export class Show {
     this.#heading(`${name}, IPv${family}: ${summary}`);
   }
 
+  /** Checks are told at the end, with the rest of the result. */
   step(text: string, afterMs: number): void {
-    const failed = text.startsWith('FAIL');
+    if (/^(ok {2}|FAIL) /.test(text)) return;
     const line = `${(afterMs / 1e3).toFixed(2).padStart(6)} s  ${text}`;
-    for (const part of wrap(line, WIDTH, 10)) this.#line(failed ? this.#paint('red', part) : part);
+    for (const part of wrap(line, WIDTH, 10)) this.#line(part);
   }
 
   exhibit(exhibit: Exhibit): void {
@@ -46,7 +47,7 @@ export class Show {
     for (const when of ['before', 'after'] as const) {
       for (const { command, lines } of parts.filter((e) => e.when === when)) {
         this.#line(`  ${when.padEnd(8)}${this.#paint('dim', `$ ${command}`)}`);
-        for (const line of lines) this.#line(`    ${line}`.slice(0, WIDTH));
+        for (const part of lines.flatMap((line) => wrap(`    ${line}`, WIDTH, 6))) this.#line(part);
       }
     }
   }
@@ -67,10 +68,10 @@ export class Show {
     this.#heading('Result');
     for (const check of result.checks) this.#check(check);
     const gaps = result.gap_ms.map((gap) => `${gap} ms`).join(', ');
-    const longest = `longest silence that a program met: ${gaps || 'none'}`;
-    const verdict = result.ok ? 'The connections outlived the address' : 'FAILED';
+    const verdict = result.ok ? 'The connections have outlived the address.' : 'FAILED.';
     this.#line('');
-    this.#line(`  ${this.#paint(result.ok ? 'green' : 'red', verdict)}; ${longest}.`);
+    this.#line(`  ${this.#paint(result.ok ? 'green' : 'red', verdict)}`);
+    this.#line(`  The longest silence that a program met: ${gaps || 'none'}.`);
     this.#line('');
   }
 

@@ -14,6 +14,8 @@ import { now, until, within } from './wait.js';
 
 const PROGRAM = fileURLToPath(new URL('./programs/stream.js', import.meta.url));
 const NOTE_BOUND_MS = 15_000;
+/** A segment that left before the cable was pulled arrives within this time. */
+const UNDER_WAY_MS = 50;
 
 /** One program: orders in, notes out. */
 export class StreamProgram {
@@ -194,13 +196,18 @@ export class Transfer {
   }
 
   /**
-   * Of a finished transfer: when the first byte came after the silence that holds the moment,
-   * in the direction that came back first; undefined: there was no silence.
+   * Of a finished transfer: the end of the longest silence that began around the moment (what
+   * was on its way still arrives), in the direction that came back first; undefined: none did.
    */
   firstByteAfter(moment: number): number | undefined {
-    const ends = this.#gaps().flatMap(([start, end]) =>
-      start <= moment && end > moment ? [end] : [],
-    );
+    if (!this.#final) throw new LabError('the transfer is not finished');
+    const { client, server } = this.#final;
+    const ends = [client, server].flatMap((r) => {
+      const gaps = r.details.flatMap((c) => c.gaps);
+      const around = gaps.filter(([start, end]) => start < moment + UNDER_WAY_MS && end > moment);
+      const longest = around.sort(([a, b], [c, d]) => d - c - (b - a))[0];
+      return longest ? [longest[1]] : [];
+    });
     return ends.length === 0 ? undefined : Math.min(...ends);
   }
 

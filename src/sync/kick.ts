@@ -40,7 +40,11 @@ export interface Commit {
   announce: Packet;
 }
 
-/** Commits a mapping and wakes the own kernel.  Idle flows need no kick and get none. */
+/**
+ * Commits a mapping and wakes the own kernel.  Flows that look idle are kicked as well: what a
+ * kernel sends while its link is down never gets to the boundary (it waits for a neighbour, or
+ * meets a noop queue), and a kernel that has nothing in flight ignores the kick.
+ */
 export function commitEffects(c: Commit): Effect[] {
   const map: Effect[] = [
     { effect: 'map', mapping: c.mapping, epoch: c.epoch, unproven: c.unproven },
@@ -68,10 +72,8 @@ export function kickEffects(kernel: Tuple, flow: Flow): Effect[] {
 }
 
 function burst(kernel: Tuple, flow: Flow, count: number): Effect[] {
-  const una = firstUnacknowledged(flow);
-  if (una === flow.sndNxt) return [];
   return [
-    ...unreachables(kernel, una, count),
+    ...unreachables(kernel, firstUnacknowledged(flow), count),
     { effect: 'report', report: { type: 'kicked', icmps: count, localAck: false } },
   ];
 }

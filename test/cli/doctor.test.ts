@@ -16,6 +16,7 @@ import {
   checkFilters,
   checkLink,
   checkReversePath,
+  checkSourcePorts,
   defaultInterfaces,
 } from '../../src/cli/doctor/network.js';
 import { checkRenewal } from '../../src/cli/doctor/renewal.js';
@@ -123,6 +124,16 @@ describe('interfaces', () => {
       'ok routes.default: IPv4 by eth0; none for IPv6',
     ]);
     assert.deepEqual(levels(checkDefaultRoutes('', '')), ['warn routes.default: no default route']);
+  });
+
+  test("ports after a move must not be the kernel's own", () => {
+    const level = (first: number, last: number) =>
+      checkSourcePorts({ first, last }, '32768\t60999\n').level;
+    assert.equal(level(61_000, 65_535), 'ok');
+    assert.equal(level(20_000, 32_767), 'ok');
+    assert.equal(level(60_999, 65_535), 'warn');
+    assert.equal(level(20_000, 65_535), 'warn');
+    assert.equal(level(40_000, 41_000), 'warn');
   });
 
   test('a configured renewal is believed', async () => {

@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { chmodSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { describe, test } from 'node:test';
 import { temporaryDirectory, temporaryFile } from '../daemon/temporary.js';
 import { fakeDaemon, mayChangeUser, type Ran, tiflow } from './tiflow.js';
@@ -89,6 +90,26 @@ describe('4: not permitted', {
       );
     });
   }
+
+  test('a configuration of somebody else is a broken one', async (t) => {
+    const file = temporaryFile(t, 'tiflow.toml', '');
+    chmodSync(dirname(file), 0o755);
+    assert.deepEqual(await tiflow(['daemon', '--config', file], { asNobody: true }), {
+      exit: 2,
+      stdout: '',
+      stderr: `tiflow: ${file}: cannot read the configuration: EACCES\n`,
+    });
+  });
+
+  test('doctor says what it could not check', async (t) => {
+    const runDir = temporaryDirectory(t);
+    chmodSync(runDir, 0o755);
+    const ran = await tiflow(['doctor', '--run-dir', runDir], { asNobody: true });
+    assert.equal(ran.exit, 1);
+    assert.equal(ran.stderr, '');
+    assert.match(ran.stdout, /^fail +privileges +missing: CAP_BPF CAP_NET_ADMIN/m);
+    assert.match(ran.stdout, /^warn +kernel\.bpf +not checked without CAP_BPF$/m);
+  });
 
   test('the socket of somebody else', async (t) => {
     const { runDir } = await fakeDaemon(t);

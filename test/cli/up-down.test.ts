@@ -11,6 +11,7 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { SETTINGS_SIZE } from '../../src/boundary/abi.gen.js';
 import { daemonPid } from '../../src/daemon/run-directory.js';
 import { STATUS } from '../daemon/fake-control.js';
 import { fakeDaemon, mayChangeUser, type Ran, tiflow } from './tiflow.js';
@@ -129,6 +130,26 @@ describe('for real', { skip: real }, () => {
     await killDaemon(runDir);
     assert.equal(run('down', 'v0').stdout, 'v0: boundary detached\n');
     assert.equal(run('down').stdout, `nothing of tiflow is left in ${runDir}\n`);
+    assertNothingLeft(runDir, tc);
+  });
+
+  test('what is pinned is of another version: only --force removes it', async (t) => {
+    const { run, runDir, tc } = namespace(t);
+    run('up', 'v0');
+    await killDaemon(runDir);
+    const settings = ['pinned', join(runDir, 'bpf/settings')];
+    const value = ['255', '255', '0', '0', ...Array.from({ length: SETTINGS_SIZE - 4 }, () => '0')];
+    const update = ['map', 'update', ...settings, 'key', '0', '0', '0', '0', 'value', ...value];
+    execFileSync('bpftool', update, {
+      env: { ...process.env, PATH: `${process.env.PATH}:/usr/sbin` },
+    });
+    const up = run('up', 'v0');
+    assert.notEqual(up.exit, 0);
+    assert.match(up.stderr, /65535; this program speaks \d+/);
+    const down = run('down');
+    assert.equal(down.exit, 1);
+    assert.match(down.stderr, /^tiflow: tiflow down --force removes it unread$/m);
+    assert.equal(run('down', '--force').exit, 0);
     assertNothingLeft(runDir, tc);
   });
 

@@ -114,8 +114,50 @@ export class Network {
     ]);
   }
 
-  plugStranger(site: Site, taken: string): void {
-    plugStranger(this.names, site, taken);
+  /** Takes back what `redirect` did. */
+  redirectNoMore(from: Site, to: Site): void {
+    for (const host of ['router', to] as const) {
+      for (const family of [4, 6] as const) {
+        this.ip(host, [`route flush exact ${vmAddress(from, family)}`], family);
+      }
+    }
+  }
+
+  /** A stranger at a site who has these addresses of the vm there now. */
+  plugStranger(site: Site): void {
+    plugStranger(this.names, site, vmAddress(site, 4));
+    this.ip('stranger', [
+      `addr add ${vmAddress(site, 6)}/64 dev eth0 nodad`,
+      `route add default via ${NETWORKS[site].gateway6} dev eth0`,
+    ]);
+  }
+
+  /** Whether a new TCP connection comes about within a second. */
+  connects(host: HostName, to: Address, port: number): boolean {
+    try {
+      this.run(host, 'timeout', '1', 'bash', '-c', `exec 3<>/dev/tcp/${to}/${port}`);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
+  /** Waits until the far end's echo server answers, so that addresses are resolved all the way. */
+  async reaches(family: Family, port: number): Promise<void> {
+    await until('the far end', () => this.connects('vm', FAR[family], port));
+  }
+
+  /** What comes to the vm's eth0 for its address at a site gets this mark; undefined: none. */
+  markFor(site: Site, mark: number | undefined): void {
+    const nft = (...commands: string[]) => this.run('vm', 'nft', commands.join('; '));
+    nft('add table inet marks', 'delete table inet marks');
+    if (mark === undefined) return;
+    nft(
+      'add table inet marks',
+      'add chain inet marks in { type filter hook prerouting priority raw; }',
+      `add rule inet marks in iifname eth0 ip daddr ${vmAddress(site, 4)} meta mark set ${mark}`,
+      `add rule inet marks in iifname eth0 ip6 daddr ${vmAddress(site, 6)} meta mark set ${mark}`,
+    );
   }
 
   /** Lines for ip(8).  `family`: for lines in which nothing tells it. */

@@ -10,6 +10,9 @@ interface Due {
   run: (() => void) | undefined;
 }
 
+/** More than this at one moment: something calls itself. */
+const STILL_MAX = 10_000;
+
 export class FakeClock implements Clock {
   #now = 0;
   #order = 0;
@@ -33,10 +36,13 @@ export class FakeClock implements Clock {
 
   /** Runs what is due until `until` says so or nothing is left or it is `atMost`. */
   run(o: { atMost: number; until: () => boolean }): void {
+    let still = 0;
     while (!o.until()) {
       const due = this.#take();
       if (due === undefined || due.at > o.atMost) return;
       if (due.run === undefined) continue;
+      still = due.at === this.#now ? still + 1 : 0;
+      if (still > STILL_MAX) throw new Error(`time stands still at ${this.#now}`);
       this.#now = due.at;
       due.run();
     }

@@ -16,17 +16,39 @@ export async function checkDaemon(
     return { checks: describeDaemon(status, tiflowVersion()), status };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
-    const check =
-      error instanceof DaemonNotRunning
-        ? describeAbsence(runDir, await isPinned(runDir))
-        : fail('daemon', error.message, 'see tiflow.log in the run directory');
-    return { checks: [check], status: undefined };
+    if (!(error instanceof DaemonNotRunning)) {
+      const check = fail('daemon', error.message, 'see tiflow.log in the run directory');
+      return { checks: [check], status: undefined };
+    }
+    const absence = describeAbsence(runDir, await isPinned(runDir));
+    return { checks: [absence, ...(await checkLeftovers(absence))], status: undefined };
   }
 }
 
+/* Addresses that are retained by nobody: a daemon died, and its tables are gone. */
+async function checkLeftovers(absence: Check): Promise<Check[]> {
+  if (absence.level === 'fail') return [];
+  const { Netlink } = await import('../../link/netlink.js');
+  const { RetainedAddresses } = await import('../../link/retained.js');
+  const netlink = new Netlink();
+  try {
+    const addresses = new RetainedAddresses(netlink, { mark: 1, table: 1 }).list();
+    if (addresses.length === 0) return [];
+    const message = `addresses retained by a daemon that is gone: ${addresses.join(', ')}`;
+    return [warn('retained', message, 'tiflow down')];
+  } finally {
+    netlink.close();
+  }
+}
+
+/* Where libbpf is missing, which has its own check, nothing can be told and nothing runs. */
 async function isPinned(runDir: string): Promise<boolean> {
-  const { Boundary } = await import('../../boundary/boundary.js');
-  return Boundary.exists(runDir);
+  try {
+    const { Boundary } = await import('../../boundary/boundary.js');
+    return Boundary.exists(runDir);
+  } catch {
+    return false;
+  }
 }
 
 /** `own`: the version of the command that asks. */

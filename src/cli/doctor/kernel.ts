@@ -2,8 +2,9 @@
  * configure, backport and remove.
  */
 
-import { accessSync, constants, readFileSync } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { release } from 'node:os';
+import { SystemError } from '../../libc/errno.js';
 import { CAPABILITIES_NEEDED, missingCapabilities } from '../privileges.js';
 import { type Check, fail, ok, warn } from './check.js';
 import { run } from './command.js';
@@ -34,6 +35,7 @@ export async function checkKernel(): Promise<Check[]> {
     ...(await checkBpf()),
     checkFilesystem(readFileSync('/proc/filesystems', 'utf8')),
     checkClsact(),
+    await checkSocketDestroy(),
     ...checkJit(),
   ];
 }
@@ -69,14 +71,16 @@ async function checkBpf(): Promise<Check[]> {
   if (typeof probe === 'string') {
     return [fail('kernel.bpf', probe, 'install libbpf 1 (Debian: apt install libbpf1)')];
   }
+  const object = await checkObject();
   if (missingCapabilities(['CAP_BPF']).length > 0) {
-    return [warn('kernel.bpf', 'not checked without CAP_BPF', 'run tiflow doctor as root')];
+    return [warn('kernel.bpf', 'not checked without CAP_BPF', 'run tiflow doctor as root'), object];
   }
-  return FEATURES.map(({ id, what, probe: ask }) =>
+  const features = FEATURES.map(({ id, what, probe: ask }) =>
     ask(probe) === 1
       ? ok(`kernel.${id}`, `has ${what}`)
       : fail(`kernel.${id}`, `has no ${what}`, 'use a kernel from 5.17 with CONFIG_BPF_SYSCALL'),
   );
+  return [...features, object];
 }
 
 interface Probe {
@@ -122,6 +126,39 @@ function checkClsact(): Check {
   }
   const advice = 'use a kernel built with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF';
   return fail(name, `clsact cannot be attached: ${tried.stderr}`, advice);
+}
+
+/* Asked to end a socket that cannot exist, a kernel that could says that there is none. */
+async function checkSocketDestroy(): Promise<Check> {
+  const name = 'kernel.socket-destroy';
+  const { Netlink } = await import('../../link/netlink.js');
+  const { destroySocket } = await import('../../link/sockets.js');
+  const { address } = await import('../../wire/address.js');
+  const nobody = address('0.0.0.1'); // RFC 6890: never a source nor a destination
+  const netlink = new Netlink();
+  try {
+    destroySocket(netlink, { local: nobody, remote: nobody, localPort: 1, remotePort: 1 });
+    return ok(name, 'sockets can be reset');
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    if (error.code === 'EPERM') {
+      return warn(name, 'not checked without CAP_NET_ADMIN', 'run tiflow doctor as root');
+    }
+    return warn(
+      name,
+      `sockets cannot be reset (${error.code}): programs whose flow cannot be moved wait for TCP`,
+      'use a kernel built with CONFIG_INET_DIAG_DESTROY',
+    );
+  } finally {
+    netlink.close();
+  }
+}
+
+/* Loads libbpf, so only once that is known to work. */
+async function checkObject(): Promise<Check> {
+  const { DEFAULT_OBJECT } = await import('../../boundary/load.js');
+  if (existsSync(DEFAULT_OBJECT)) return ok('data-plane', DEFAULT_OBJECT);
+  return fail('data-plane', `${DEFAULT_OBJECT} is missing`, 'make build');
 }
 
 function checkJit(): Check[] {

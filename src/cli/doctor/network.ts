@@ -3,6 +3,7 @@
  */
 
 import { readFileSync } from 'node:fs';
+import type { PortRange } from '../../daemon/config.js';
 import { interfaceNames } from '../interfaces.js';
 import { type Check, fail, ok, warn } from './check.js';
 import { run } from './command.js';
@@ -102,6 +103,21 @@ export function checkDefaultRoutes(ipv4: string, ipv6: string): Check[] {
   ];
   return [ok('routes.default', text.join('; '))];
 }
+
+/** `range`: the text of net.ipv4.ip_local_port_range. */
+export function checkSourcePorts(ours: PortRange, range: string): Check {
+  const [first = 0, last = 0] = range.trim().split(/\s+/).map(Number);
+  const text = `${ours.first}-${ours.last}`;
+  if (ours.last < first || ours.first > last) return ok('source-ports', text);
+  return warn(
+    'source-ports',
+    `${text} overlaps the kernel's own ports ${first}-${last}: a new connection may need one twice`,
+    'change source_ports, or net.ipv4.ip_local_port_range',
+  );
+}
+
+/** Reads what checkSourcePorts needs of this network namespace. */
+export const readLocalPorts = (): string => readOrEmpty('/proc/sys/net/ipv4/ip_local_port_range');
 
 /** Interfaces with a default route, per family, each once. */
 export function defaultInterfaces(ipv4: string, ipv6: string): { ipv4: string[]; ipv6: string[] } {

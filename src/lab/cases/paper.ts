@@ -50,11 +50,9 @@ async function exhibits(
   when: 'before' | 'after',
   environment: string[],
 ): Promise<void> {
-  const { lab } = stage;
   const show = (figure: number, title: string, command: string, lines: () => Lines) =>
     stage.exhibit({ figure, title, command, when }, lines);
-  const interfaces = () => lab.run('vm', ['ip', '-br', 'addr']).split('\n').filter(Boolean);
-  await show(1, 'Network interfaces of the server (vm)', 'ip -br addr', interfaces);
+  await show(1, 'Addresses of the server (vm)', 'ip -o addr', () => addresses(stage));
   for (const [i, host] of (['vm', 'aramis'] as const).entries()) {
     const title = `Connections at the ${host === 'vm' ? 'server (vm)' : 'client (aramis)'}`;
     await show(2 + i, title, 'ss -tn', () => connections(stage, host));
@@ -64,6 +62,15 @@ async function exhibits(
 }
 
 type Lines = string[] | Promise<string[]>;
+
+/** `ip -o addr` without its lifetimes and flags. */
+function addresses(stage: Stage): string[] {
+  const shown = stage.lab.run('vm', ['ip', '-o', 'addr']).split('\n').filter(Boolean);
+  return shown.map((line) => {
+    const [, name = '', version = '', address = ''] = line.split(/\s+/);
+    return `${name.padEnd(6)}${version.padEnd(7)}${address}`;
+  });
+}
 
 /** `ss -tn` without the queues. */
 function connections(stage: Stage, host: 'vm' | 'aramis'): string[] {

@@ -1,0 +1,153 @@
+/*
+ * Making a kernel that has backed off send now: what works, in which state, and what does not
+ * (topology: ../link/network.ts).  RFC 6069; PROTOCOL.md, the kick.
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { until } from '../../src/lab/wait.js';
+import { RawSender } from '../../src/libc/raw.js';
+import { Netlink } from '../../src/link/netlink.js';
+import { RetainedAddresses } from '../../src/link/retained.js';
+import { address } from '../../src/wire/address.js';
+import { hostUnreachable, packetTooBig } from '../../src/wire/icmp.js';
+import { seqAdd } from '../../src/wire/seq.js';
+import { FAR, Network, vmAddress } from '../link/network.js';
+import { Connection } from './connection.js';
+
+const MARK = 0x5449;
+/* Backoff 4: the next retransmission by itself is more than 3 s away. */
+const BACKOFF = 4;
+const KICKED_MS = 150;
+
+const network = new Network();
+const netlink = new Netlink();
+after(() => {
+  netlink.close();
+  network.close();
+});
+
+describe('the kick', () => {
+  const retained = new RetainedAddresses(netlink, { mark: MARK, table: MARK });
+  const raw = new RawSender(MARK);
+  let connection: Connection;
+
+  before(async () => {
+    await network.echo('aramis', 7000);
+    network.plug('athos');
+  });
+
+  after(() => raw.close());
+  beforeEach(() => network.configure('athos'));
+
+  afterEach(() => {
+    connection.close();
+    retained.releaseAll();
+    network.markFor('athos', undefined);
+    network.ip('vm', ['addr flush dev eth0 scope global']);
+  });
+
+  const backedOff = () =>
+    until('the kernel to back off', () => connection.info().backoff >= BACKOFF, 8000);
+
+  for (const family of [4, 6] as const) {
+    const local = vmAddress('athos', family);
+
+    const start = async () => {
+      await network.reaches(family, 7000);
+      connection = await Connection.open(local, FAR[family], 7000);
+      assert.ok(await connection.works('before'));
+    };
+
+    /** Black while the address is gone; then it is back, with its routes. */
+    async function black(o: { retain: boolean }): Promise<void> {
+      await start();
+      network.deconfigure('athos');
+      if (o.retain) retained.retain(local);
+      connection.write('black');
+      await backedOff();
+      network.configure('athos');
+      if (family === 4) retained.release(local);
+      // So that the kick's first packet does not wait for address resolution.
+      network.connects('vm', address(family === 4 ? '192.0.2.1' : '2001:db8:1::1'), 1);
+    }
+
+    it(`IPv${family}: unreachable messages about SND.UNA end a backoff`, async () => {
+      await black({ retain: true });
+      assert.equal(await connection.echoed('black', KICKED_MS), undefined, 'came by itself');
+      connection.kick(raw, 5);
+      assert.notEqual(await connection.echoed('black', KICKED_MS), undefined);
+      assert.deepEqual(connection.errors, []);
+    });
+
+    it(`IPv${family}: duplicate ACKs do not`, async () => {
+      await black({ retain: true });
+      for (let i = 0; i < 5; i++) raw.toKernel(connection.fromPeer(connection.position().sndUna));
+      assert.equal(await connection.echoed('black', KICKED_MS), undefined);
+    });
+
+    it(`IPv${family}: messages about other data do not`, async () => {
+      await black({ retain: true });
+      const { sndUna } = connection.position();
+      for (const wrong of [-1, 1, 1000]) {
+        raw.toKernel(hostUnreachable(connection.quoted(seqAdd(sndUna, wrong)), FAR[family]));
+      }
+      assert.equal(await connection.echoed('black', KICKED_MS), undefined);
+    });
+
+    it(`IPv${family}: what was written without any route needs an ACK, messages do nothing`, async () => {
+      await black({ retain: false });
+      assert.equal(connection.info().unacked, 0);
+      connection.kick(raw, 16);
+      assert.equal(await connection.echoed('black', KICKED_MS), undefined);
+      raw.toKernel(connection.fromPeer(connection.position().sndUna));
+      assert.notEqual(await connection.echoed('black', KICKED_MS), undefined);
+    });
+
+    it(`IPv${family}: packets are injected with no carrier, address or route`, async () => {
+      await start();
+      const { sndUna } = connection.position();
+      network.unplug();
+      network.deconfigure('athos');
+      network.ip('vm', ['route flush dev eth0'], family);
+      retained.retain(local);
+      connection.write('0123456789');
+      await backedOff();
+      connection.kick(raw, 5);
+      await until('the backoff to end', () => connection.info().backoff < BACKOFF, 100);
+      // An ACK without timestamps, of a part: RFC 7323 would have it dropped, Linux takes it.
+      raw.toKernel(connection.fromPeer(seqAdd(sndUna, 4)));
+      assert.equal(connection.position().sndUna, seqAdd(sndUna, 4));
+      // With data: it comes out at the program.
+      raw.toKernel(
+        connection.fromPeer(seqAdd(sndUna, 10), { flags: 'PA', payload: Buffer.from('injected') }),
+      );
+      assert.notEqual(await connection.echoed('injected', 1000), undefined);
+      assert.equal(connection.position().sndUna, seqAdd(sndUna, 10));
+      network.plug('athos');
+    });
+
+    it(`IPv${family}: unmarked, nothing is injected into a retained address`, async () => {
+      await start();
+      network.deconfigure('athos');
+      retained.retain(local);
+      connection.write('x');
+      const { sndUna } = connection.position();
+      const unmarked = new RawSender(0);
+      assert.throws(() => unmarked.toKernel(connection.fromPeer(seqAdd(sndUna, 1))), /UNREACH/);
+      unmarked.close();
+      assert.equal(connection.position().sndUna, sndUna);
+    });
+
+    it(`IPv${family}: "too big" makes segments smaller`, async () => {
+      await start();
+      const { mss } = connection.info();
+      const { sndUna } = connection.position();
+      network.unplug();
+      connection.write('y'.repeat(5000));
+      raw.toKernel(packetTooBig(connection.quoted(sndUna), FAR[family], 1300));
+      await until('smaller segments', () => connection.info().mss <= 1300 - 40, 1000);
+      assert.ok(mss > 1300);
+      network.plug('athos');
+    });
+  }
+});
