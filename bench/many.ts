@@ -115,7 +115,7 @@ class Crowd {
     const { mover, peer } = this.#sockets;
     const lostAt = now();
     this.#mover.ip(`addr flush dev ${LINK}`);
-    await this.#daemons[0]?.waitFor('address-retained', lostAt);
+    await this.#daemons[0]?.waitFor('address-removed', lostAt);
     for (const fd of [...mover, ...peer]) sendAll(fd, MESSAGE);
     await pause(500);
     this.#subnet = this.#subnet === 1 ? 2 : 1;

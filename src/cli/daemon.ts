@@ -1,9 +1,12 @@
 /* `tiflow daemon`: the daemon in the foreground, as a service manager wants it. */
 
+import { release } from 'node:os';
 import type { Command } from 'commander';
 import pino, { type Logger } from 'pino';
 import { CONFIG_PATH, type Config, interfaceName, readConfig } from '../daemon/config.js';
-import { UsageError } from './exit.js';
+import { SystemError } from '../libc/errno.js';
+import { checkRelease } from './doctor/kernel.js';
+import { EXIT, UsageError, VerbError } from './exit.js';
 import { requirePrivileges } from './privileges.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 
@@ -21,7 +24,9 @@ export function addDaemon(program: Command): void {
       const config = effectiveConfig(o);
       requirePrivileges('daemon');
       const { runDaemon } = await import('../daemon/daemon.js');
-      await runDaemon(config, openLog(config));
+      await runDaemon(config, openLog(config)).catch((error: unknown) => {
+        throw withKernelAdvice(error, release());
+      });
     });
 }
 
@@ -37,6 +42,16 @@ export function effectiveConfig(o: DaemonOptions): Config {
     interfaces: [...new Set([...config.interfaces, ...o.interface])],
     runDir: runDirOf({ runDir: o.runDir ?? config.runDir }),
   };
+}
+
+/* Versions decide nothing, since distributions backport; but where the kernel has refused
+ * something and is old, that is the likely reason, and the verifier's words would not say so.
+ */
+export function withKernelAdvice(error: unknown, kernel: string): unknown {
+  const { level, message } = checkRelease(kernel);
+  if (!(error instanceof SystemError) || level === 'ok') return error;
+  const exit = error.code === 'EPERM' || error.code === 'EACCES' ? EXIT.notPermitted : EXIT.failure;
+  return new VerbError(`${error.message}\n${message} (tiflow doctor tells what is missing)`, exit);
 }
 
 /* Synchronous: the last lines before a crash are the ones that matter. */

@@ -58,7 +58,7 @@ async function readInstallation(
   try {
     return await installationOf(runDir, client);
   } catch (error) {
-    if (!(error instanceof SystemError) || names.length > 0) throw error;
+    if (!(error instanceof SystemError) || error.code !== 'EPROTO' || names.length > 0) throw error;
     if (o.force === true) return NOTHING;
     throw new VerbError(`${error.message}\ntiflow down --force removes it unread`);
   }

@@ -2,7 +2,7 @@
 
 import { type IncomingMessage, request } from 'node:http';
 import { createInterface } from 'node:readline';
-import { socketPath } from './run-directory.js';
+import { daemonPid, socketPath } from './run-directory.js';
 import type { ErrorView, FlowsView, MonitorEvent, StatusView } from './view.js';
 
 const ANSWER_TIMEOUT_MS = 10_000;
@@ -25,9 +25,11 @@ export class DaemonError extends Error {
 
 export class DaemonClient {
   readonly #runDir: string;
+  readonly #answerTimeoutMs: number;
 
-  constructor(runDir: string) {
+  constructor(runDir: string, o: { answerTimeoutMs?: number } = {}) {
     this.#runDir = runDir;
+    this.#answerTimeoutMs = o.answerTimeoutMs ?? ANSWER_TIMEOUT_MS;
   }
 
   /** All requests throw DaemonNotRunning or DaemonError. */
@@ -69,7 +71,7 @@ export class DaemonClient {
   }
 
   async #ask(method: string, path: string, body?: unknown): Promise<unknown> {
-    const timeout = AbortSignal.timeout(ANSWER_TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(this.#answerTimeoutMs);
     const response = await this.#send(method, path, body, timeout);
     try {
       const text = await readAll(response);
@@ -111,7 +113,9 @@ export class DaemonClient {
       return new DaemonError(`open ${socket}: ${error.code} (run as root)`, error.code);
     }
     if (error.name === 'AbortError') {
-      const what = `the daemon at ${socket} did not answer in ${ANSWER_TIMEOUT_MS / 1000} s`;
+      const pid = daemonPid(this.#runDir);
+      const who = pid === undefined ? '' : ` (pid ${pid}; if it hangs, kill it: flows go on)`;
+      const what = `the daemon at ${socket} did not answer in ${this.#answerTimeoutMs} ms${who}`;
       return new DaemonError(what, 'ETIMEDOUT');
     }
     const code = error.code ?? error.message;

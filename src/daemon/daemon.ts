@@ -9,7 +9,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { reasonName } from '../boundary/abi.gen.js';
+import { reasonClass, reasonName } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
@@ -27,6 +27,7 @@ import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
 import { flowIsOver, flowView, legacyConnections, legacyView } from './flow-views.js';
+import { type LinkCounts, LinkMemory } from './link-memory.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { Orphans } from './orphans.js';
@@ -77,6 +78,7 @@ class Daemon implements DaemonControl {
   #mobility: Mobility;
   #orphans: Orphans;
   #upkeep: Upkeep;
+  #memory: LinkMemory;
   #end: () => void = () => undefined;
 
   constructor(config: Config, log: Logger) {
@@ -104,6 +106,7 @@ class Daemon implements DaemonControl {
       routes: this.#routes,
     });
     this.#orphans = new Orphans(shared);
+    this.#memory = new LinkMemory(config.runDir, () => this.#linkCounts());
     this.#upkeep = new Upkeep({
       boundary,
       idleMs: config.idleMs,
@@ -127,13 +130,14 @@ class Daemon implements DaemonControl {
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#reconcile();
-    this.#resume();
+    this.#catchUp();
     await ended;
     this.#emit({ event: 'stopping' });
     await api.close();
   }
 
   close(): void {
+    this.#memory.close();
     this.#upkeep.close();
     this.#orphans.close();
     this.#mobility.close();
@@ -198,6 +202,7 @@ class Daemon implements DaemonControl {
   attach(name: string): void {
     this.#boundary.attach(name);
     this.#emit({ event: 'attached', interface: name });
+    this.#memory.remember();
     this.#mobility.reconcile();
   }
 
@@ -230,23 +235,17 @@ class Daemon implements DaemonControl {
   }
 
   #linkChanged(change: LinkChange): void {
-    if (change.type !== 'route-changed') this.#emit(ofLinkChange(change));
+    if (change.type === 'route-changed') this.#retention.routesChanged();
+    else this.#emit(ofLinkChange(change));
     this.#mobility.linkChanged(change);
     if (change.type === 'carrier') this.#carrierChanged(change.interface, change.up);
     if (change.type !== 'route-changed') this.#orphans.update(this.#configured());
   }
 
-  /* While no daemon ran, the link may have gone and come back, to another network. */
-  #resume(): void {
-    if (this.#boundary.flows().length === 0) return;
-    for (const link of this.#monitor.links()) {
-      if (link.up && link.carrier) this.#carrierChanged(link.name, true);
-    }
-  }
-
   /* The network behind the link may be another one when it comes back. */
   #carrierChanged(name: string, up: boolean): void {
     if (!this.#boundary.attached().includes(name)) return;
+    this.#memory.remember();
     if (!up) {
       this.#autoconf.carrierDown(name);
       return;
@@ -258,6 +257,25 @@ class Daemon implements DaemonControl {
         this.#emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
       },
       (error: unknown) => this.#log.warn({ err: error, interface: name }, 'renewal failed'),
+    );
+  }
+
+  /* A cable that was changed while no daemon ran. */
+  #catchUp(): void {
+    const changed = this.#memory.changed();
+    const links = this.#monitor.links().filter((link) => link.carrier);
+    for (const { name } of links.filter((link) => changed.includes(link.name))) {
+      this.#carrierChanged(name, false);
+      this.#carrierChanged(name, true);
+    }
+    this.#memory.remember();
+  }
+
+  #linkCounts(): LinkCounts {
+    const attached = this.#boundary.attached();
+    const links = this.#monitor.links().filter((link) => attached.includes(link.name));
+    return Object.fromEntries(
+      links.map(({ name, index, carrierChanges }) => [name, { index, carrierChanges }]),
     );
   }
 
@@ -328,7 +346,7 @@ function configure(boundary: Boundary, config: Config): void {
 function countersByName(boundary: Boundary): Record<string, number> {
   const counters: Record<string, number> = {};
   for (const [reason, count] of boundary.counters()) {
-    if (count > 0n) counters[reasonName(reason)] = Number(count);
+    if (count > 0n) counters[`${reasonClass(reason)}.${reasonName(reason)}`] = Number(count);
   }
   return counters;
 }

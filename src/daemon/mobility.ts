@@ -161,6 +161,8 @@ export class Mobility {
       this.#depart(kernel, wire, { source: wire.local, interface: home.interface });
       return;
     }
+    /* CONFIRM has been answered, and the event that says so is on its way to the agent. */
+    if (this.#o.agent.state(kernel) === 'confirming') return;
     const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
     if (held || this.#journeys.has(key)) {
       this.#o.agent.cancel(kernel);

@@ -26,6 +26,11 @@ export class Retention {
     return [...this.#kept];
   }
 
+  /** To be called when routes have changed, before anything is sent by them. */
+  routesChanged(): void {
+    if (this.#kept.size > 0) this.#retained.routesChanged();
+  }
+
   /** Retains and releases, so that just what these flows need is kept.  `configured`: whether an
    * interface has the address.
    */

@@ -20,6 +20,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { linkMemoryPath } from './link-memory.js';
 
 export interface RunDirectory {
   path: string;
@@ -70,8 +71,8 @@ export function claimRunDirectory(path: string): RunDirectory {
  * directory that nobody holds; other people's files stay, whatever directory it was.
  */
 export function removeRunDirectory(runDir: string): void {
-  for (const file of [socketPath(runDir), lockPath(runDir), logPath(runDir)]) {
-    rmSync(file, { force: true });
+  for (const path of [socketPath, lockPath, logPath, linkMemoryPath]) {
+    rmSync(path(runDir), { force: true });
   }
   try {
     rmdirSync(runDir);

@@ -16,6 +16,8 @@ import type { HostName } from './topology.js';
 
 export class Hosts {
   readonly record: LabRecord;
+  /** processes started here that have ended, and how */
+  readonly ended: string[] = [];
 
   constructor(record: LabRecord) {
     this.record = record;
@@ -57,6 +59,9 @@ export class Hosts {
     const [file = '', ...rest] = insideNamespace(this.host(host).namespace, argv);
     const child = spawn(file, rest, { stdio, detached: true, cwd: '/' });
     child.on('error', () => {});
+    child.on('exit', (code, signal) => {
+      this.ended.push(`${what} of ${host} (pid ${child.pid}) ended: ${signal ?? `exit ${code}`}`);
+    });
     const { pid } = child;
     if (pid === undefined) throw new LabError(`start ${what} on ${host}: ${file} cannot be run`);
     this.record.processes.push({ pid, start: processStart(pid) ?? '', what, host });

@@ -226,15 +226,16 @@ export class Lab extends Hosts {
     await until(`end of the daemon of ${host}`, () => this.daemonPid(host) === undefined);
   }
 
-  /** The last lines of the daemons' logs, for whoever looks into a failure. */
+  /** What has ended and the last lines of the daemons' logs, for whoever looks into a failure. */
   lastWords(): string[] {
-    return this.#options.daemons.flatMap((host) => {
+    const logs = this.#options.daemons.flatMap((host) => {
       const log = this.run(host, ['tail', '-n', '20', `${this.directory}/${host}/daemon.log`]);
       return log
         .split('\n')
         .filter(Boolean)
         .map((line) => `${host}: ${line}`);
     });
+    return [...this.ended, ...logs];
   }
 
   /** Makes the lab outlive this process, until `lab down`. */

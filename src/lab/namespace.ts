@@ -67,9 +67,21 @@ export function createNamespace(namespace: string): void {
 /** Ends every process in the namespace, then the namespace. Nothing happens if there is none. */
 export function deleteNamespace(namespace: string): void {
   if (!namespaceExists(namespace)) return;
-  for (const pid of namespacePids(namespace)) endProcess(pid);
+  const deadline = Date.now() + END_BOUND_MS;
+  for (;;) {
+    const pids = namespacePids(namespace);
+    if (pids.length === 0 || Date.now() > deadline) break;
+    for (const pid of pids) endProcess(pid);
+    Atomics.wait(ASLEEP, 0, 0, END_PROBE_MS);
+  }
   runCommand(['ip', 'netns', 'del', namespace]);
 }
+
+/** A process that waits for a disk may take its time to die. */
+const END_BOUND_MS = 2_000;
+const END_PROBE_MS = 2;
+/** Never woken: a sleep that also works while this process is ending. */
+const ASLEEP = new Int32Array(new SharedArrayBuffer(4));
 
 export const namespacePids = (namespace: string): number[] =>
   runCommand(['ip', 'netns', 'pids', namespace]).split('\n').filter(Boolean).map(Number);

@@ -163,7 +163,7 @@ export class Stage {
       const views = await both();
       return agree(views) && views;
     };
-    const views = await until('the flow to settle', settled, 5_000).catch(both);
+    const views = await until('the flow to settle', settled, 10_000).catch(both);
     const text = (f: FlowView | undefined): string =>
       f ? `${f.tifid} ${f.state}, ${f.moves} moves, ${f.wire}` : 'no flow';
     const ok = agree(views);

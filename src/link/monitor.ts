@@ -73,12 +73,16 @@ export class LinkMonitor {
     return this.#state.addresses();
   }
 
-  /** All links.  `up`: switched on; `carrier`: on and connected; `mtu` in bytes. */
+  /**
+   * All links.  `up`: switched on; `carrier`: on and connected, and how often that came or went;
+   * `mtu` in bytes.
+   */
   links(): {
     name: string;
     index: number;
     up: boolean;
     carrier: boolean;
+    carrierChanges: number;
     mtu: number;
     ethernet: boolean;
   }[] {

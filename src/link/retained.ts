@@ -26,6 +26,7 @@
  */
 import { SystemError } from '../libc/errno.js';
 import { type Address, family } from '../wire/address.js';
+import { forgetUnresolved } from './neighbours.js';
 import type { Netlink } from './netlink.js';
 import {
   decodeAddress,
@@ -55,6 +56,9 @@ const LOOPBACK = 1;
 /** RTPROT_… of our own: 'T'.  Free in /etc/iproute2/rt_protos and in rtnetlink.h. */
 export const RETAINED_PROTOCOL = 84;
 
+/* Longer than any gateway takes that is there. */
+const UNRESOLVED_MS = 50;
+
 const PRIORITY_IN = 99;
 const PRIORITY_OUT = 33000;
 const VERSIONS: readonly Version[] = [4, 6];
@@ -78,16 +82,14 @@ export class RetainedAddresses {
    */
   retain(a: Address): void {
     try {
-      this.#change(
-        'add',
-        `retain ${a}`,
-        changeRoute('add', { ...this.#blackHole(family(a)), hopLimit: 1 }),
-      );
+      this.#change('add', `retain ${a}`, changeRoute('add', this.#blackHole(family(a))));
       this.#change('add', `retain ${a}`, changeRoute('add', this.#local(a)));
       for (const rule of this.#rules(a)) {
         this.#change('add', `retain ${a}`, changeRule('add', rule));
       }
       if (family(a) === 4) this.#putOnLoopback(a);
+      // Segments that wait for the gateway of the link that the address was on.
+      forgetUnresolved(this.#netlink);
     } catch (error) {
       this.#tryRelease(a);
       throw explain(error, this.#loopbackIsUp());
@@ -107,6 +109,21 @@ export class RetainedAddresses {
     this.#change('remove', attempted, changeRoute('remove', this.#local(a)));
     if (this.#retained(family(a)).length > 0) return;
     this.#change('remove', attempted, changeRoute('remove', this.#blackHole(family(a))));
+  }
+
+  /**
+   * To be called when routes have changed, before anything is sent by them.  A socket keeps the
+   * route that it has used, and the kernel does not take the black hole from it when `main` gets
+   * a route: IPv6 looks at changes of the same table only (ip6_dst_check, fn_sernum).  And a
+   * segment may still wait for a gateway of before.
+   */
+  routesChanged(): void {
+    for (const version of VERSIONS) {
+      if (this.#retained(version).length === 0) continue;
+      const attempted = 'renew the black hole of retained addresses';
+      this.#change('add', attempted, changeRoute('add', this.#blackHole(version)));
+      forgetUnresolved(this.#netlink, UNRESOLVED_MS);
+    }
   }
 
   /** The retained addresses as the kernel has them, also those of an earlier daemon. */
@@ -205,7 +222,8 @@ export class RetainedAddresses {
 
   #blackHole(version: Version) {
     const target = { version, prefixLength: 0, index: LOOPBACK };
-    return { ...target, ...this.#tag(), scope: SCOPE.LINK, type: ROUTE_TYPE.UNICAST };
+    const kind = { scope: SCOPE.LINK, type: ROUTE_TYPE.UNICAST, hopLimit: 1 };
+    return { ...target, ...this.#tag(), ...kind };
   }
 
   #rules(a: Address) {

@@ -88,9 +88,16 @@ export function changeRoute(verb: 'add' | 'remove', r: RouteChange): Uint8Array 
   if (r.index !== undefined) parts.push(attribute(4, r.index));
   if (r.gateway !== undefined) parts.push(attribute(5, addressBytes(r.gateway)));
   if (r.metric !== undefined) parts.push(attribute(6, r.metric));
-  if (r.hopLimit !== undefined) parts.push(attribute(8, [attribute(RTAX_HOPLIMIT, r.hopLimit)]));
+  // To remove a route, one need not know its metrics.
+  if (r.hopLimit !== undefined && verb === 'add') {
+    parts.push(attribute(8, [attribute(RTAX_HOPLIMIT, r.hopLimit)]));
+  }
   return encodeMessage(...changing(verb, RTM.NEWROUTE, RTM.DELROUTE, FLAG.REPLACE), parts);
 }
+
+/** All neighbours of both families. */
+export const getNeighbours = (): Uint8Array =>
+  encodeMessage(RTM.GETNEIGH, FLAG.REQUEST | FLAG.DUMP, [new Uint8Array(12)]);
 
 /** Forgets a neighbour, and with it the packets that wait for its hardware address. */
 export function removeNeighbour(neighbour: Address, index: number): Uint8Array {

@@ -26,6 +26,7 @@ export const RTM = {
   DELROUTE: 25,
   GETROUTE: 26,
   DELNEIGH: 29,
+  GETNEIGH: 30,
   NEWRULE: 32,
   DELRULE: 33,
   GETRULE: 34,
@@ -57,6 +58,9 @@ const IFF = { UP: 0x1, LOWER_UP: 0x10000 } as const;
 const IFA_FLAG = { OPTIMISTIC: 0x4, DAD_FAILED: 0x8, DEPRECATED: 0x20, TENTATIVE: 0x40 } as const;
 const IFA_PERMANENT = 0x80;
 const ARPHRD_ETHER = 1;
+const NUD_INCOMPLETE = 0x1;
+/* USER_HZ is 100 everywhere. */
+const TICK_MS = 10;
 
 export interface LinkRecord {
   index: number;
@@ -108,6 +112,13 @@ export interface RuleRecord {
   from: Address | undefined;
   to: Address | undefined;
   mark: number;
+}
+
+export interface NeighbourRecord {
+  index: number;
+  address: Address;
+  /** For how long it has been asked for in vain; undefined: it is known, or given up. */
+  unresolvedMs: number | undefined;
 }
 
 /** An on-link prefix that a valid router advertisement has just carried. */
@@ -177,8 +188,7 @@ export function decodeRoute(m: NetlinkMessage): RouteRecord | undefined {
     gateway: ipAddress(attributes.get(5)) ?? ipAddress(attributes.get(18)?.subarray(2)),
     source: ipAddress(attributes.get(7)),
     metric: attributeNumber(attributes.get(6)),
-    // In USER_HZ, 100 everywhere; 0: no limit.
-    expiresMs: ticks === undefined || ticks === 0 ? undefined : (ticks | 0) * 10,
+    expiresMs: ticks === undefined || ticks === 0 ? undefined : (ticks | 0) * TICK_MS,
   };
 }
 
@@ -196,6 +206,18 @@ export function decodeRule(m: NetlinkMessage): RuleRecord | undefined {
     to: ipAddress(attributes.get(1)),
     mark: attributeNumber(attributes.get(10)) ?? 0,
   };
+}
+
+export function decodeNeighbour(m: NetlinkMessage): NeighbourRecord | undefined {
+  const parsed = parse(m, 12);
+  const address = parsed && ipAddress(parsed.attributes.get(1));
+  if (parsed === undefined || address === undefined) return undefined;
+  const { header } = parsed;
+  const incomplete = (header.getUint16(8, true) & NUD_INCOMPLETE) !== 0;
+  // NDA_CACHEINFO: struct nda_cacheinfo, third field, in USER_HZ.
+  const ticks = attributeNumber(parsed.attributes.get(3)?.subarray(8)) ?? 0;
+  const unresolvedMs = incomplete ? ticks * TICK_MS : undefined;
+  return { index: header.getInt32(4, true), address, unresolvedMs };
 }
 
 export function decodePrefix(m: NetlinkMessage): PrefixRecord | undefined {

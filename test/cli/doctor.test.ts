@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { chmodSync } from 'node:fs';
 import { describe, test } from 'node:test';
+import { withKernelAdvice } from '../../src/cli/daemon.js';
 import { type Check, fail, ok, warn } from '../../src/cli/doctor/check.js';
 import {
   checkConfig,
@@ -21,8 +22,10 @@ import {
 } from '../../src/cli/doctor/network.js';
 import { checkRenewal } from '../../src/cli/doctor/renewal.js';
 import { formatChecks } from '../../src/cli/doctor.js';
+import { explainError } from '../../src/cli/exit.js';
 import { missingCapabilities } from '../../src/cli/privileges.js';
 import { plain } from '../../src/cli/table.js';
+import { SystemError } from '../../src/libc/errno.js';
 import { STATUS } from '../daemon/fake-control.js';
 import { temporaryDirectory, temporaryFile } from '../daemon/temporary.js';
 import { tiflow } from './tiflow.js';
@@ -35,11 +38,27 @@ describe('kernel and privileges', () => {
     const rows: [string, string][] = [
       ['6.18.44-fc-v657', 'ok'],
       ['5.17.0', 'ok'],
-      ['5.16.20-default', 'fail'],
-      ['4.19.0-27-amd64', 'fail'],
-      ['nonsense', 'fail'],
+      ['5.16.20-default', 'warn'],
+      ['4.19.0-27-amd64', 'warn'],
+      ['nonsense', 'warn'],
     ];
     for (const [release, level] of rows) assert.equal(checkRelease(release).level, level, release);
+  });
+
+  test('an old kernel is named beside what it refused', () => {
+    const refused = new SystemError('load the data plane', 22);
+    assert.equal(withKernelAdvice(refused, '6.1.0'), refused);
+    const other = new TypeError('ours');
+    assert.equal(withKernelAdvice(other, '4.19.0'), other);
+    const explained = explainError(withKernelAdvice(refused, '4.19.0'));
+    assert.deepEqual(explained, {
+      exit: 1,
+      text:
+        'load the data plane: EINVAL\n' +
+        'Linux 4.19.0 is older than 5.17 (tiflow doctor tells what is missing)',
+    });
+    const denied = withKernelAdvice(new SystemError('load the data plane', 1), '4.19.0');
+    assert.equal(explainError(denied).exit, 4);
   });
 
   test('bpffs', () => {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once, setMaxListeners } from 'node:events';
 import { statSync } from 'node:fs';
-import { request } from 'node:http';
+import { createServer, request } from 'node:http';
 import { connect } from 'node:net';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -161,6 +161,23 @@ describe('refusals', () => {
       assert.deepEqual(await served.client.status(), STATUS);
     });
   }
+
+  test('a daemon that hangs is named', async (t) => {
+    const runDir = temporaryDirectory(t);
+    const directory = claimRunDirectory(runDir);
+    const silent = createServer().listen(directory.socketPath);
+    t.after(() => {
+      silent.closeAllConnections();
+      silent.close();
+      directory.release();
+    });
+    await assert.rejects(new DaemonClient(runDir, { answerTimeoutMs: 50 }).status(), {
+      code: 'ETIMEDOUT',
+      message:
+        `the daemon at ${runDir}/tiflow.sock did not answer in 50 ms ` +
+        `(pid ${process.pid}; if it hangs, kill it: flows go on)`,
+    });
+  });
 
   test('what is not HTTP', async (t) => {
     const served = await serve(t);

@@ -103,12 +103,8 @@ describe('a socket whose address is gone', () => {
       retained.retain(local);
       const capture = new Capture('lo');
       assert.deepEqual(await writeFor(BLACK_MS), []);
-      // Each packet is seen going out and, with IPv4, coming in: once.
-      console.log(
-        capture.packets().map((p) => [p.hopLimit, p.source, p.seq, p.payload.length]),
-        connection.info(),
-      );
-      assert.ok(capture.packets().length <= 2 * (connection.info().retransmits + 3));
+      // A packet that goes round would be seen 64 times.
+      assert.ok(capture.packets().length < 40);
       capture.close();
     });
 

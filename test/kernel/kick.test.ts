@@ -15,8 +15,8 @@ import { FAR, Network, vmAddress } from '../link/network.js';
 import { Connection } from './connection.js';
 
 const MARK = 0x5449;
-/* Backoff 4: the next retransmission by itself is more than 3 s away. */
-const BACKOFF = 4;
+/* The next retransmission by itself is more than 1.5 s away then. */
+const BACKOFF = 3;
 const KICKED_MS = 150;
 
 const network = new Network();
@@ -66,7 +66,7 @@ describe('the kick', () => {
       connection.write('black');
       await backedOff();
       network.configure('athos');
-      if (family === 4) retained.release(local);
+      if (o.retain) retained.routesChanged();
       // So that the kick's first packet does not wait for address resolution.
       network.connects('vm', address(family === 4 ? '192.0.2.1' : '2001:db8:1::1'), 1);
     }
@@ -77,6 +77,23 @@ describe('the kick', () => {
       connection.kick(raw, 5);
       assert.notEqual(await connection.echoed('black', KICKED_MS), undefined);
       assert.deepEqual(connection.errors, []);
+    });
+
+    it(`IPv${family}: a socket is left in the black hole, with IPv6`, async () => {
+      await start();
+      network.deconfigure('athos');
+      retained.retain(local);
+      connection.write('black');
+      await backedOff();
+      network.configure('athos');
+      await network.reaches(family, 7000);
+      assert.equal(await connection.echoed('black', KICKED_MS), undefined, 'came by itself');
+      connection.kick(raw, 5);
+      const came = (await connection.echoed('black', KICKED_MS)) !== undefined;
+      assert.equal(came, family === 4);
+      retained.routesChanged();
+      // The kick has been spent: this is the first timeout of all.
+      assert.notEqual(await connection.echoed('black', 600), undefined);
     });
 
     it(`IPv${family}: duplicate ACKs do not`, async () => {

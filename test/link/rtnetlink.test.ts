@@ -6,6 +6,7 @@ import { decodeMessages, type NetlinkMessage } from '../../src/link/message.js';
 import {
   decodeAddress,
   decodeLink,
+  decodeNeighbour,
   decodePrefix,
   decodeRoute,
   decodeRule,
@@ -15,7 +16,15 @@ import { family } from '../../src/wire/address.js';
 import { address4, address6, uint8, uint16, uint32 } from '../wire/arbitrary.js';
 
 const anyAddress = fc.oneof(address4, address6);
-const DECODERS = [decodeLink, decodeAddress, decodeRoute, decodeRule, decodePrefix, decodeSocket];
+const DECODERS = [
+  decodeLink,
+  decodeAddress,
+  decodeRoute,
+  decodeRule,
+  decodePrefix,
+  decodeNeighbour,
+  decodeSocket,
+];
 
 describe('rtnetlink', () => {
   it('an address is decoded as it was encoded', () => {

@@ -261,17 +261,17 @@ export class Host {
 
   /** A raw packet for the own kernel: TCP, or an ICMP error that quotes one of its own. */
   #inject(bytes: Uint8Array): void {
-    const protocol = bytes[0] === 0x45 ? bytes[9] : bytes[6];
-    if (protocol === 6) {
+    const isIpv4 = bytes[0] === 0x45;
+    if (bytes[isIpv4 ? 9 : 6] === 6) {
       this.#toKernel(decoded(bytes));
       return;
     }
-    const quoted = new DataView(bytes.buffer, bytes.byteOffset + 28);
+    // Behind the IP header, the ICMP header and the quoted IP header.
+    const quoted = new DataView(bytes.buffer, bytes.byteOffset + (isIpv4 ? 48 : 88));
     for (const kernel of this.kernels.values()) {
-      const { tuple } = kernel.end;
-      const ports = quoted.getUint16(20) === tuple.localPort;
-      if (ports && quoted.getUint16(22) === tuple.remotePort) {
-        kernel.unreachable(seq(quoted.getUint32(24)));
+      const { localPort, remotePort } = kernel.end.tuple;
+      if (quoted.getUint16(0) === localPort && quoted.getUint16(2) === remotePort) {
+        kernel.unreachable(seq(quoted.getUint32(4)));
       }
     }
   }

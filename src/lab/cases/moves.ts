@@ -4,7 +4,8 @@
  * connections at once.
  */
 import { Session } from '../session.js';
-import type { Case, Stage } from '../stage.js';
+import type { Case, PlayedTransfer, Stage } from '../stage.js';
+import type { Site } from '../topology.js';
 import { now, pause, until } from '../wait.js';
 
 const BOTH = { daemons: ['aramis', 'vm'] } as const;
@@ -74,8 +75,7 @@ export const idle: Case = {
       for (const end of streams.both) end.order({ do: 'send', bytes: 10_000 });
       await streams.quiet();
     }
-    const at = stage.move('porthos');
-    await stage.lab.daemon('vm').waitFor('proven', at);
+    stage.move('porthos');
     const names = ['client speaks first', 'server speaks first'] as const;
     for (const [i, transfer] of transfers.entries()) {
       await stage.checkMoved(names[i] ?? '', transfer, 1);
@@ -177,11 +177,13 @@ export const many: Case = {
 /** Moves the VM and waits until the transfer flows both ways from there. Returns the moment. */
 export async function moveAndWait(
   stage: Stage,
-  transfer: Awaited<ReturnType<Stage['transfer']>>,
-  site: 'athos' | 'porthos',
+  transfer: PlayedTransfer,
+  site: Site,
 ): Promise<number> {
+  const before = (await stage.flow('vm', transfer))?.moves ?? 0;
   const at = stage.move(site);
-  await stage.lab.daemon('vm').waitFor('proven', at, 20_000);
+  const moved = async () => ((await stage.flow('vm', transfer))?.moves ?? 0) > before;
+  await until('the flow to be moved', moved, 20_000);
   const back = await transfer.streams.flowing(now());
   stage.step(`the transfer flows again ${(back - at).toFixed(0)} ms after the cable was pulled`);
   return at;

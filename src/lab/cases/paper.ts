@@ -32,10 +32,22 @@ export const paper: Case = {
     const same = before.length > 0 && before.join() === after.join();
     stage.check('the session kept its environment', same, after.at(-1) ?? 'none');
     await stage.checkMoved('transfer', transfer, 1);
+    checkMonitor(stage, transfer, at);
     await end(stage, session, transfer);
     stage.timeline = timeline(stage, transfer, at);
   },
 };
+
+/** Every step of the move is an event of the mover's monitor. */
+function checkMonitor(stage: Stage, transfer: PlayedTransfer, at: number): void {
+  const steps = ['syn-sent', 'syn-ack-received', 'confirm-sent', 'mapped', 'proven'];
+  const seen = stage.lab
+    .daemon('vm')
+    .events.filter((e) => e.at_ms >= at && e.kernel?.includes(`:${transfer.port} `))
+    .map((e) => e.event as string);
+  const missing = steps.filter((step) => !seen.includes(step));
+  stage.check('the monitor told every step', missing.length === 0, missing.join(', '));
+}
 
 async function end(stage: Stage, session: Session, transfer: PlayedTransfer): Promise<void> {
   await stage.finish('bulk transfer', transfer);

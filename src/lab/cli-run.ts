@@ -1,0 +1,65 @@
+/**
+ * `tiflow lab run`: plays a case and tells how it goes, for a terminal or for a program.
+ */
+import type { Command } from 'commander';
+import { UsageError } from '../cli/exit.js';
+import { CASES } from './cases/table.js';
+import { verb, wholeNumber } from './cli-verb.js';
+import { type CaseResult, runCase } from './runner.js';
+import { Show } from './show.js';
+
+interface RunVerbOptions {
+  ipv6?: boolean;
+  json?: boolean;
+  show?: boolean;
+  keep?: boolean;
+  seed: number;
+  wire?: string;
+}
+
+/** Adds `run` to the verbs of the lab. */
+export function addRun(lab: Command): void {
+  lab
+    .command('run')
+    .argument('<case>', 'see `lab list`')
+    .description('play a case in a lab of its own; exit 0 only if all its checks hold')
+    .option('--ipv6', 'over IPv6 (default: IPv4)')
+    .option('--json', 'end with one JSON line on standard output')
+    .option('--show', 'show interfaces, connections and the timeline, as the paper does')
+    .option('--keep', 'leave the lab standing if the case fails')
+    .option('--seed <n>', 'of everything random', wholeNumber, 1)
+    .option('--wire <impairment>', 'a userspace wire at aramis: delay=50ms,loss=1%,…')
+    .action((name: string, o: RunVerbOptions) => verb(() => run(name, o)));
+}
+
+async function run(name: string, o: RunVerbOptions): Promise<void> {
+  const known = CASES.find((c) => c.name === name);
+  if (!known) {
+    throw new UsageError(`no case ${name} (there are ${CASES.map((c) => c.name).join(', ')})`);
+  }
+  const show = o.show ? new Show(process.stdout) : undefined;
+  show?.begin(name, known.summary, o.ipv6 ? 6 : 4);
+  const result = await runCase(name, {
+    family: o.ipv6 ? 6 : 4,
+    seed: o.seed,
+    wire: o.wire,
+    keep: o.keep,
+    onStep: show ? (text, at) => show.step(text, at) : printStep,
+    onExhibit: show && ((exhibit) => show.exhibit(exhibit)),
+  });
+  show?.end(result);
+  if (o.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  else if (!show) process.stdout.write(`${summary(result)}\n`);
+  process.exitCode = result.ok ? 0 : 1;
+}
+
+const printStep = (text: string, afterMs: number): void => {
+  process.stderr.write(`${(afterMs / 1e3).toFixed(3).padStart(7)} s  ${text}\n`);
+};
+
+function summary(result: CaseResult): string {
+  const failed = result.checks.filter((check) => !check.ok).length;
+  const verdict = result.ok ? 'ok' : `FAILED (${failed} of ${result.checks.length} checks)`;
+  const gaps = result.gap_ms.length > 0 ? `, gaps ${result.gap_ms.join(' ')} ms` : '';
+  return `${result.case} over IPv${result.family}: ${verdict}, ${result.moves} moves${gaps}`;
+}

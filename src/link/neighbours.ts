@@ -1,0 +1,32 @@
+/*
+ * Neighbours whose hardware address has been asked for and not been told.
+ *
+ * Packets wait for it, and a segment that waits is not sent by another way: TCP leaves it alone
+ * until neighbour discovery has failed, 3 s later (test/kernel/neighbour-queue.test.ts).  After
+ * a move the gateway of the old link is such a neighbour.  Not for resolved ones: a stale
+ * address there is found out by the kernel itself.
+ */
+import { SystemError } from '../libc/errno.js';
+import type { Netlink } from './netlink.js';
+import { decodeNeighbour } from './rtnetlink.js';
+import { getNeighbours, removeNeighbour } from './rtnetlink-request.js';
+
+/**
+ * Forgets those that have been asked for `minimumMs` and longer, and with them the packets that
+ * wait; the kernel asks anew for what is still in use.  How many they were.  Throws SystemError.
+ */
+export function forgetUnresolved(netlink: Netlink, minimumMs = 0): number {
+  const unresolved = netlink
+    .request(getNeighbours(), 'list the neighbours')
+    .flatMap((message) => decodeNeighbour(message) ?? [])
+    .filter(({ unresolvedMs }) => unresolvedMs !== undefined && unresolvedMs >= minimumMs);
+  for (const { address, index } of unresolved) {
+    try {
+      netlink.request(removeNeighbour(address, index), `forget the neighbour ${address}`);
+    } catch (error) {
+      // It has answered, or has been given up, meanwhile.
+      if (!(error instanceof SystemError) || error.code !== 'ENOENT') throw error;
+    }
+  }
+  return unresolved.length;
+}
