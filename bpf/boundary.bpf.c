@@ -323,7 +323,7 @@ static __always_inline int tcp_in(struct __sk_buff *skb, const struct packet *p)
 	if (w)
 		return wire_in(skb, p, w);
 	/* A CONFIRM or TI_RST of a synchronization that is forgotten: our kernel would reset it. */
-	if (p->options >= OPTION_RST_LENGTH)
+	if (p->options >= OPTION_RST_LENGTH && !p->payload && !options_begin_usually(skb, p))
 		option_scan(skb, p, &o);
 	return is_synchronization(&o) ? for_daemon(skb, p) : PASS;
 }

@@ -172,19 +172,19 @@ static __noinline int option_scan(struct __sk_buff *skb, const struct packet *p,
 	return 0;
 }
 
-/* Two NOPs and timestamps, what nearly every segment has: nothing there to translate.  A single
- * SACK block behind two NOPs is as long.
- */
-static __always_inline bool options_are_usual(struct __sk_buff *skb, const struct packet *p)
+/* Two NOPs and timestamps: what nearly every segment begins with, and none of the daemon's. */
+static __always_inline bool options_begin_usually(struct __sk_buff *skb, const struct packet *p)
 {
 	__be32 front = 0;
 
-	if (!p->options)
-		return true;
-	if (p->options != 12 ||
-	    bpf_skb_load_bytes(skb, p->l4 + sizeof(struct tcphdr), &front, sizeof(front)))
-		return false;
+	bpf_skb_load_bytes(skb, p->l4 + sizeof(struct tcphdr), &front, sizeof(front));
 	return front == bpf_htonl(TCPOPT_NOP << 24 | TCPOPT_NOP << 16 | TCPOPT_TIMESTAMPS << 8 | 10);
+}
+
+/* Nothing there to translate.  A single SACK block behind two NOPs is as long as timestamps. */
+static __always_inline bool options_are_usual(struct __sk_buff *skb, const struct packet *p)
+{
+	return !p->options || (p->options == 12 && options_begin_usually(skb, p));
 }
 
 /* Nothing behind an end-of-list is read (RFC 9293, section 3.1): up to three bytes of padding

@@ -110,11 +110,13 @@ function refuseToBreak(moved: number, what: string, o: DownOptions): void {
 async function releaseRetained(config: Config): Promise<void> {
   const { Netlink } = await import('../link/netlink.js');
   const { RetainedAddresses } = await import('../link/retained.js');
+  const { DetourTable } = await import('../link/detour.js');
   const netlink = new Netlink();
   try {
     const retained = new RetainedAddresses(netlink, { mark: config.mark, table: config.table });
     for (const address of retained.list()) process.stdout.write(`${address}: released\n`);
     retained.releaseAll();
+    new DetourTable(netlink, { table: config.table + 1 }).removeAll();
   } finally {
     netlink.close();
   }

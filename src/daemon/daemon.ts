@@ -14,6 +14,7 @@ import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
 import { Autoconfiguration } from '../link/autoconf.js';
+import { DetourTable } from '../link/detour.js';
 import { renewAddresses } from '../link/dhcp.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
@@ -26,6 +27,7 @@ import { tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
+import { Detours, withDetours } from './detours.js';
 import { flowIsOver, flowView, legacyConnections, legacyView } from './flow-views.js';
 import { type LinkCounts, LinkMemory } from './link-memory.js';
 import { Mobility } from './mobility.js';
@@ -73,6 +75,7 @@ class Daemon implements DaemonControl {
   #raw: RawSender;
   #monitor: LinkMonitor;
   #autoconf: Autoconfiguration;
+  #detours: Detours;
   #agent: SyncAgent;
   #retention: Retention;
   #mobility: Mobility;
@@ -94,6 +97,12 @@ class Daemon implements DaemonControl {
     this.#raw = new RawSender(config.mark);
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
     this.#autoconf = new Autoconfiguration(this.#netlink, this.#poller);
+    this.#detours = new Detours({
+      table: new DetourTable(this.#netlink, { table: config.table + 1 }),
+      routes: this.#routes,
+      attached: (name) => boundary.attached().includes(name),
+      emit,
+    });
     this.#agent = this.#newAgent();
     const retained = new RetainedAddresses(this.#netlink, config);
     this.#retention = new Retention(retained, emit);
@@ -104,6 +113,7 @@ class Daemon implements DaemonControl {
       monitor: this.#monitor,
       retention: this.#retention,
       routes: this.#routes,
+      detours: this.#detours,
     });
     this.#orphans = new Orphans(shared);
     this.#memory = new LinkMemory(config.runDir, () => this.#linkCounts());
@@ -219,7 +229,7 @@ class Daemon implements DaemonControl {
 
   #newAgent(): SyncAgent {
     return new SyncAgent({
-      boundary: this.#boundary,
+      boundary: withDetours(this.#boundary, this.#detours),
       raw: this.#raw,
       clock: {
         now: monotonicMs,
@@ -307,6 +317,8 @@ class Daemon implements DaemonControl {
         if (!this.#agent.reset(event.tuple, event.packet)) this.#upkeep.quarantine(event);
         break;
       case 'opened':
+        // Another flow of this tuple may have ended unseen.
+        this.#detours.ended(event.tuple);
         this.#emit({ event: 'flow-opened', kernel, at_ms });
         break;
       case 'ended':

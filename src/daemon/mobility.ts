@@ -20,6 +20,7 @@ import { wireOf } from '../sync/handshake.js';
 import type { Address } from '../wire/address.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import { monotonicMs } from './clock.js';
+import type { Detours } from './detours.js';
 import { flowIsOver } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
 import type { Retention } from './retention.js';
@@ -56,6 +57,7 @@ export interface MobilityOptions {
   netlink: Netlink;
   retention: Retention;
   routes: Routes;
+  detours: Detours;
   giveUpMs: number;
   emit: Emit;
 }
@@ -78,7 +80,7 @@ export class Mobility {
   linkChanged(change: LinkChange): void {
     this.#o.routes.changed();
     if (change.type === 'carrier' && change.up) this.#revived.add(change.interface);
-    if (change.type === 'route-changed' && this.#journeys.size === 0 && !this.#anyHeld) return;
+    if (change.type === 'route-changed' && !this.#dependsOnRoutes()) return;
     const restMs = this.#lastRun.endedAt + REST_FACTOR * this.#lastRun.tookMs - monotonicMs();
     this.#timer ??= setTimeout(() => this.reconcile(), Math.max(SETTLE_MS, restMs));
   }
@@ -92,6 +94,7 @@ export class Mobility {
     const flows = this.#o.boundary.flows();
     this.#anyHeld = false;
     this.#o.retention.update(flows, (address) => picture.holders(address).length > 0);
+    this.#o.detours.update(flows);
     for (const [kernel, flow] of flows) {
       if (!flowIsOver(flow)) this.#settle(kernel, flow, picture);
     }
@@ -122,6 +125,7 @@ export class Mobility {
   ended(kernel: Tuple): void {
     this.#journeys.delete(tupleText(kernel));
     this.#o.agent.cancel(kernel);
+    this.#o.detours.ended(kernel);
   }
 
   close(): void {
@@ -131,6 +135,10 @@ export class Mobility {
 
   /* Flows without a way to their peer wait for a route, so route changes matter. */
   #anyHeld = false;
+
+  #dependsOnRoutes(): boolean {
+    return this.#journeys.size > 0 || this.#anyHeld || this.#o.detours.dependOnRoutes;
+  }
 
   #settle(kernel: Tuple, flow: Flow, s: Picture): void {
     const wire = wireOf(kernel, flow);
@@ -205,6 +213,7 @@ export class Mobility {
     this.#o.agent.cancel(kernel);
     destroySocket(this.#o.netlink, kernel);
     this.#o.boundary.command({ verb: 'forget', kernel });
+    this.#o.detours.ended(kernel);
     const why = reason ?? 'no-answer';
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });

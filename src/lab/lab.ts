@@ -4,6 +4,7 @@
  *
  * Not here: what the network looks like (topology.ts), what is tried in it (cases/).
  */
+import { DARTAGNAN, plugDartagnan } from './dartagnan.js';
 import { Hosts } from './hosts.js';
 import { endProcess, LabError, namespaceExists, writeSysctls } from './namespace.js';
 import {
@@ -33,7 +34,7 @@ import { now, until } from './wait.js';
 import { WatchedDaemon } from './watched-daemon.js';
 import { startWire, type WireSettings } from './wire.js';
 
-export type Protected = 'aramis' | 'vm';
+export type Protected = 'aramis' | 'vm' | 'dartagnan';
 
 export interface LabOptions {
   name: string;
@@ -97,6 +98,7 @@ export class Lab extends Hosts {
   async build(): Promise<void> {
     const { daemons, wire } = this.#options;
     buildPaper(this.namespaces, { wire: wire !== undefined });
+    if (daemons.includes('dartagnan')) plugDartagnan(this.namespaces);
     if (wire) await startWire(this, wire);
     for (const site of SITES) this.start(site, 'dnsmasq', services.dnsmasq(this.directory, site));
     for (const host of daemons) this.startDaemon(host);
@@ -159,6 +161,7 @@ export class Lab extends Hosts {
   /** The address of an end host. Throws LabError if the host is none. */
   address(host: HostName, family: Family): string {
     if (host === 'aramis') return ARAMIS[family];
+    if (host === 'dartagnan') return DARTAGNAN[family];
     if (host === 'vm') return this.vmAddress(family);
     throw new LabError(`lab ${this.record.name}: ${host} has no address of its own`);
   }

@@ -154,7 +154,9 @@ export class Stage {
     transfer: PlayedTransfer,
     wanted: (flow: FlowView) => boolean,
   ): Promise<void> {
-    const both = async () => [await this.flow('aramis', transfer), await this.flow('vm', transfer)];
+    const { client, server } = transfer;
+    const peer = client === 'dartagnan' || server === 'dartagnan' ? 'dartagnan' : 'aramis';
+    const both = async () => [await this.flow(peer, transfer), await this.flow('vm', transfer)];
     const agree = ([a, b]: Array<FlowView | undefined>): boolean => {
       if (!a || !b || a.tifid !== b.tifid || !mirrored(a.wire, b.wire)) return false;
       return [a, b].every((f) => f.state === 'steady' && wanted(f));
@@ -168,7 +170,7 @@ export class Stage {
       f ? `${f.tifid} ${f.state}, ${f.moves} moves, ${f.wire}` : 'no flow';
     const ok = agree(views);
     const [a, b] = views;
-    this.check(name, ok, ok ? `TIFID ${a?.tifid}` : `aramis: ${text(a)}; vm: ${text(b)}`);
+    this.check(name, ok, ok ? `TIFID ${a?.tifid}` : `${peer}: ${text(a)}; vm: ${text(b)}`);
   }
 }
 

@@ -7,7 +7,7 @@
  *
  * athos and porthos are the two sites: a gateway and a bridge each. The VM's cable is a veth pair:
  * its near end is the VM's eth0, its far end a port of the bridge where it is plugged in. A
- * stranger is one more host that can be plugged in at athos. With a userspace wire, the link
+ * stranger is one more host that can be plugged in at athos, dartagnan another (dartagnan.ts). With a userspace wire, the link
  * between aramis and router is a pair of TAPs instead (wire.ts).
  *
  * Links and addresses only: programs and daemons are started in lab.ts.
@@ -16,7 +16,15 @@ import { createNamespace, ipBatch, writeSysctls } from './namespace.js';
 
 export type Site = 'athos' | 'porthos';
 export const SITES: readonly Site[] = ['athos', 'porthos'];
-export const HOSTS = ['aramis', 'router', 'athos', 'porthos', 'vm', 'stranger'] as const;
+export const HOSTS = [
+  'aramis',
+  'router',
+  'athos',
+  'porthos',
+  'vm',
+  'stranger',
+  'dartagnan',
+] as const;
 export type HostName = (typeof HOSTS)[number];
 export type Family = 4 | 6;
 

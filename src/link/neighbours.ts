@@ -7,19 +7,22 @@
  * address there is found out by the kernel itself.
  */
 import { SystemError } from '../libc/errno.js';
+import type { Address } from '../wire/address.js';
 import type { Netlink } from './netlink.js';
 import { decodeNeighbour } from './rtnetlink.js';
 import { getNeighbours, removeNeighbour } from './rtnetlink-request.js';
 
 /**
  * Forgets those that have been asked for `minimumMs` and longer, and with them the packets that
- * wait; the kernel asks anew for what is still in use.  How many they were.  Throws SystemError.
+ * wait; the kernel asks anew for what is still in use.  `only`: none but this one.  How many they
+ * were.  Throws SystemError.
  */
-export function forgetUnresolved(netlink: Netlink, minimumMs = 0): number {
+export function forgetUnresolved(netlink: Netlink, minimumMs = 0, only?: Address): number {
   const unresolved = netlink
     .request(getNeighbours(), 'list the neighbours')
     .flatMap((message) => decodeNeighbour(message) ?? [])
-    .filter(({ unresolvedMs }) => unresolvedMs !== undefined && unresolvedMs >= minimumMs);
+    .filter(({ unresolvedMs }) => unresolvedMs !== undefined && unresolvedMs >= minimumMs)
+    .filter(({ address }) => only === undefined || address === only);
   for (const { address, index } of unresolved) {
     try {
       netlink.request(removeNeighbour(address, index), `forget the neighbour ${address}`);

@@ -26,6 +26,7 @@
  */
 import { SystemError } from '../libc/errno.js';
 import { type Address, family } from '../wire/address.js';
+import { KernelObjects } from './kernel-objects.js';
 import { forgetUnresolved } from './neighbours.js';
 import type { Netlink } from './netlink.js';
 import {
@@ -66,12 +67,14 @@ const VERSIONS: readonly Version[] = [4, 6];
 /** The retained addresses of this network namespace.  The kernel holds them, not this object. */
 export class RetainedAddresses {
   #netlink: Netlink;
+  #kernel: KernelObjects;
   #mark: number;
   #table: number;
 
   /** `mark`: what the boundary sets on packets for a retained address.  `table`: ours alone. */
   constructor(netlink: Netlink, o: { mark: number; table: number }) {
     this.#netlink = netlink;
+    this.#kernel = new KernelObjects(netlink);
     this.#mark = o.mark;
     this.#table = o.table;
   }
@@ -82,10 +85,10 @@ export class RetainedAddresses {
    */
   retain(a: Address): void {
     try {
-      this.#change('add', `retain ${a}`, changeRoute('add', this.#blackHole(family(a))));
-      this.#change('add', `retain ${a}`, changeRoute('add', this.#local(a)));
+      this.#kernel.change('add', `retain ${a}`, changeRoute('add', this.#blackHole(family(a))));
+      this.#kernel.change('add', `retain ${a}`, changeRoute('add', this.#local(a)));
       for (const rule of this.#rules(a)) {
-        this.#change('add', `retain ${a}`, changeRule('add', rule));
+        this.#kernel.change('add', `retain ${a}`, changeRule('add', rule));
       }
       if (family(a) === 4) this.#putOnLoopback(a);
       // Segments that wait for the gateway of the link that the address was on.
@@ -100,15 +103,15 @@ export class RetainedAddresses {
   release(a: Address): void {
     const attempted = `release ${a}`;
     if (family(a) === 4 && this.#onLoopback().includes(a)) {
-      this.#change('remove', attempted, changeAddress('remove', onLoopback(a)));
+      this.#kernel.change('remove', attempted, changeAddress('remove', onLoopback(a)));
     }
     for (const rule of this.#rules(a)) {
-      this.#change('remove', attempted, changeRule('remove', rule));
+      this.#kernel.change('remove', attempted, changeRule('remove', rule));
     }
     // Last of all: it is what list() reads.
-    this.#change('remove', attempted, changeRoute('remove', this.#local(a)));
+    this.#kernel.change('remove', attempted, changeRoute('remove', this.#local(a)));
     if (this.#retained(family(a)).length > 0) return;
-    this.#change('remove', attempted, changeRoute('remove', this.#blackHole(family(a))));
+    this.#kernel.change('remove', attempted, changeRoute('remove', this.#blackHole(family(a))));
   }
 
   /**
@@ -121,7 +124,7 @@ export class RetainedAddresses {
     for (const version of VERSIONS) {
       if (this.#retained(version).length === 0) continue;
       const attempted = 'renew the black hole of retained addresses';
-      this.#change('add', attempted, changeRoute('add', this.#blackHole(version)));
+      this.#kernel.change('add', attempted, changeRoute('add', this.#blackHole(version)));
       forgetUnresolved(this.#netlink, UNRESOLVED_MS);
     }
   }
@@ -136,13 +139,13 @@ export class RetainedAddresses {
     for (const a of this.list()) this.release(a);
     for (const rule of this.#leftoverRules()) {
       const marked = { ...rule, mark: rule.mark === 0 ? undefined : rule.mark };
-      this.#change('remove', 'release all', changeRule('remove', marked));
+      this.#kernel.change('remove', 'release all', changeRule('remove', marked));
       const a = rule.from ?? rule.to;
       if (a !== undefined) this.release(a);
     }
     for (const version of VERSIONS) {
       if (this.#ours(version).length === 0) continue;
-      this.#change('remove', 'release all', changeRoute('remove', this.#blackHole(version)));
+      this.#kernel.change('remove', 'release all', changeRoute('remove', this.#blackHole(version)));
     }
   }
 
@@ -154,41 +157,28 @@ export class RetainedAddresses {
 
   #ours(version: Version): RouteRecord[] {
     const attempted = `list the routes of table ${this.#table}`;
-    return this.#dump(getRoutes(version, this.#table), attempted, decodeRoute).filter(
-      (route) => route.table === this.#table && route.protocol === RETAINED_PROTOCOL,
-    );
+    return this.#kernel
+      .list(getRoutes(version, this.#table), attempted, decodeRoute)
+      .filter((route) => route.table === this.#table && route.protocol === RETAINED_PROTOCOL);
   }
 
   #leftoverRules(): RuleRecord[] {
     return VERSIONS.flatMap((version) =>
-      this.#dump(getRules(version), 'list the policy rules', decodeRule),
+      this.#kernel.list(getRules(version), 'list the policy rules', decodeRule),
     ).filter((rule) => rule.table === this.#table && rule.protocol === RETAINED_PROTOCOL);
   }
 
   #onLoopback(): Address[] {
-    return this.#dump(getAddresses(), 'list the addresses', decodeAddress)
+    return this.#kernel
+      .list(getAddresses(), 'list the addresses', decodeAddress)
       .filter((a) => a.index === LOOPBACK && a.scope === SCOPE.HOST && a.prefixLength === 32)
       .map((a) => a.address);
   }
 
-  #dump<T>(
-    message: Uint8Array,
-    attempted: string,
-    decode: (m: ReturnType<Netlink['request']>[number]) => T | undefined,
-  ): T[] {
-    try {
-      return this.#netlink.request(message, attempted).flatMap((m) => decode(m) ?? []);
-    } catch (error) {
-      // A table that has never had a route, or a family that the kernel does not speak.
-      if (hasCode(error, ['ENOENT', 'EAFNOSUPPORT', 'ENOTSUP'])) return [];
-      throw error;
-    }
-  }
-
   #putOnLoopback(a: Address): void {
-    this.#change('add', `retain ${a}`, changeAddress('add', onLoopback(a)));
+    this.#kernel.change('add', `retain ${a}`, changeAddress('add', onLoopback(a)));
     const shadow = { ...this.#local(a), table: TABLE.LOCAL, protocol: 0 };
-    this.#change('remove', `retain ${a}`, changeRoute('remove', shadow));
+    this.#kernel.change('remove', `retain ${a}`, changeRoute('remove', shadow));
   }
 
   #tryRelease(a: Address): void {
@@ -196,15 +186,6 @@ export class RetainedAddresses {
       this.release(a);
     } catch {
       // What stopped retain() is the error worth telling.
-    }
-  }
-
-  #change(verb: 'add' | 'remove', attempted: string, message: Uint8Array): void {
-    try {
-      this.#netlink.request(message, attempted);
-    } catch (error) {
-      const done = verb === 'add' ? ['EEXIST'] : ['ENOENT', 'ESRCH', 'EADDRNOTAVAIL'];
-      if (!hasCode(error, done)) throw error;
     }
   }
 
@@ -246,9 +227,6 @@ const onLoopback = (a: Address) => ({
   // Host scope: never chosen as the source of something else.
   scope: SCOPE.HOST,
 });
-
-const hasCode = (error: unknown, codes: string[]): boolean =>
-  error instanceof SystemError && codes.includes(error.code);
 
 function explain(error: unknown, loopbackUp: boolean): unknown {
   if (loopbackUp || !(error instanceof SystemError)) return error;

@@ -4,12 +4,19 @@
  */
 import { type Address, addressBytes, family } from '../wire/address.js';
 import { attribute, encodeMessage, FLAG } from './message.js';
-import { ADDRESS_FAMILY, RTM, type RuleRecord, type Version } from './rtnetlink.js';
+import {
+  ADDRESS_FAMILY,
+  type PortSpan,
+  RTM,
+  RULE_ACTION,
+  type RuleRecord,
+  type Version,
+} from './rtnetlink.js';
 
 const IFA_NOPREFIXROUTE = 0x200;
 const TABLE_COMPAT = 252;
 const RTAX_HOPLIMIT = 10;
-const FR_ACT_TO_TBL = 1;
+const RTNH_F_ONLINK = 4;
 const ALL_BITS = 0xffffffff;
 
 /** All links, without their statistics. */
@@ -77,16 +84,20 @@ export interface RouteChange {
   type: number;
   index?: number | undefined;
   gateway?: Address | undefined;
+  /** The gateway is a neighbour on the interface, whatever the addresses say. */
+  onLink?: boolean;
   metric?: number | undefined;
   hopLimit?: number | undefined;
 }
 
 /** Adds a route, replacing an equal one, or removes it. */
 export function changeRoute(verb: 'add' | 'remove', r: RouteChange): Uint8Array {
-  const parts = [routeHeader(r), attribute(15, r.table)];
+  const header = routeHeader(r);
+  if (r.onLink) header[8] = RTNH_F_ONLINK;
+  const parts = [header, attribute(15, r.table)];
   if (r.destination !== undefined) parts.push(attribute(1, addressBytes(r.destination)));
   if (r.index !== undefined) parts.push(attribute(4, r.index));
-  if (r.gateway !== undefined) parts.push(attribute(5, addressBytes(r.gateway)));
+  if (r.gateway !== undefined) parts.push(gatewayAttribute(r.gateway, r.version));
   if (r.metric !== undefined) parts.push(attribute(6, r.metric));
   // To remove a route, one need not know its metrics.
   if (r.hopLimit !== undefined && verb === 'add') {
@@ -116,13 +127,31 @@ export function changeRule(
   const length = (a: Address | undefined) => (a === undefined ? 0 : addressBytes(a).length * 8);
   const header = new Uint8Array(12);
   header.set([ADDRESS_FAMILY[r.version], length(r.to), length(r.from), 0]);
-  header[7] = FR_ACT_TO_TBL;
+  header[7] = actionNumber(r.action);
   const parts = [header, attribute(6, r.priority), attribute(15, r.table)];
   parts.push(attribute(21, Uint8Array.of(r.protocol))); // FRA_PROTOCOL
   if (r.to !== undefined) parts.push(attribute(1, addressBytes(r.to)));
   if (r.from !== undefined) parts.push(attribute(2, addressBytes(r.from)));
   if (r.mark !== undefined) parts.push(attribute(10, r.mark), attribute(16, ALL_BITS));
+  if (typeof r.action === 'object') parts.push(attribute(4, r.action.goto));
+  if (r.ipProtocol !== undefined) parts.push(attribute(22, Uint8Array.of(r.ipProtocol)));
+  if (r.sourcePorts !== undefined) parts.push(attribute(23, spanBytes(r.sourcePorts)));
+  if (r.destinationPorts !== undefined) parts.push(attribute(24, spanBytes(r.destinationPorts)));
   return encodeMessage(...changing(verb, RTM.NEWRULE, RTM.DELRULE, FLAG.EXCLUSIVE), parts);
+}
+
+function actionNumber(action: RuleRecord['action']): number {
+  if (action === undefined) return RULE_ACTION.TO_TABLE;
+  return action === 'nop' ? RULE_ACTION.NOP : RULE_ACTION.GOTO;
+}
+
+const spanBytes = (span: PortSpan): Uint8Array => new Uint8Array(Uint16Array.from(span).buffer);
+
+/* RTA_GATEWAY, or RTA_VIA where the families differ. */
+function gatewayAttribute(gateway: Address, version: Version): Uint8Array {
+  const bytes = addressBytes(gateway);
+  if (family(gateway) === version) return attribute(5, bytes);
+  return attribute(18, Uint8Array.of(ADDRESS_FAMILY[family(gateway)], 0, ...bytes));
 }
 
 function routeHeader(

@@ -48,6 +48,8 @@ export const PROTOCOL = { KERNEL: 2, ROUTER_ADVERTISEMENT: 9 } as const;
 
 export const TABLE = { MAIN: 254, LOCAL: 255 } as const;
 export const ROUTE_TYPE = { UNICAST: 1, LOCAL: 2 } as const;
+/** FR_ACT_…: what a policy rule does. */
+export const RULE_ACTION = { TO_TABLE: 1, GOTO: 2, NOP: 3 } as const;
 export const SCOPE = { GLOBAL: 0, LINK: 253, HOST: 254 } as const;
 
 /** AF_INET and AF_INET6. */
@@ -112,7 +114,16 @@ export interface RuleRecord {
   from: Address | undefined;
   to: Address | undefined;
   mark: number;
+  /** IPPROTO_…; without: any. */
+  ipProtocol?: number;
+  sourcePorts?: PortSpan;
+  destinationPorts?: PortSpan;
+  /** What it does other than look up `table`. */
+  action?: 'nop' | { goto: number };
 }
+
+/** Inclusive; the kernel takes neither 0 nor 65535 for an end of a span of several. */
+export type PortSpan = readonly [first: number, last: number];
 
 export interface NeighbourRecord {
   index: number;
@@ -205,7 +216,30 @@ export function decodeRule(m: NetlinkMessage): RuleRecord | undefined {
     from: ipAddress(attributes.get(2)),
     to: ipAddress(attributes.get(1)),
     mark: attributeNumber(attributes.get(10)) ?? 0,
+    ...ruleDetails(header.getUint8(7), attributes),
   };
+}
+
+type RuleDetails = Pick<RuleRecord, 'ipProtocol' | 'sourcePorts' | 'destinationPorts' | 'action'>;
+
+function ruleDetails(action: number, attributes: Attributes): RuleDetails {
+  const ipProtocol = attributes.get(22)?.[0];
+  const sourcePorts = portSpan(attributes.get(23));
+  const destinationPorts = portSpan(attributes.get(24));
+  const target = action === RULE_ACTION.GOTO ? attributeNumber(attributes.get(4)) : undefined;
+  return {
+    ...(ipProtocol === undefined ? {} : { ipProtocol }),
+    ...(sourcePorts === undefined ? {} : { sourcePorts }),
+    ...(destinationPorts === undefined ? {} : { destinationPorts }),
+    ...(target === undefined ? {} : { action: { goto: target } }),
+    ...(action === RULE_ACTION.NOP ? { action: 'nop' } : {}),
+  };
+}
+
+function portSpan(bytes: Uint8Array | undefined): PortSpan | undefined {
+  if (bytes === undefined || bytes.length < 4) return undefined;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return [view.getUint16(0, true), view.getUint16(2, true)];
 }
 
 export function decodeNeighbour(m: NetlinkMessage): NeighbourRecord | undefined {

@@ -68,7 +68,7 @@ export class SyncAgent {
       ...{ boundary, performer, clock, random, keys },
       candidatesMax: o.config.candidatesMax ?? CANDIDATES_MAX,
       redirects: o.redirects ?? (() => false),
-      onCandidate: (kernel, role) => this.#candidate(kernel, role),
+      onCandidate: (kernel) => this.#candidate(kernel),
       onCommitted: (kernel, wire, epoch) => this.#committed(kernel, wire, epoch),
     });
   }
@@ -161,7 +161,9 @@ export class SyncAgent {
    * way: the responder of the original connection, when it answers.  It begins again later,
    * with a higher epoch, unless the other's move has brought the flow to where it wants it.
    */
-  #candidate(kernel: Tuple, role: number): void {
+  #candidate(kernel: Tuple): void {
+    if (this.#moves.stateOf(kernel) !== 'syn-sent') return;
+    const role = this.#boundary.flow(kernel)?.role;
     if (role === ROLE.RESPONDER) this.#moves.tell(kernel, 'yield');
   }
 

@@ -33,7 +33,7 @@ export interface ClaimsOptions {
   candidatesMax: number;
   redirects: (kernel: Tuple, remote: Address) => boolean;
   /** The other end of this flow moves, and has been answered. */
-  onCandidate: (kernel: Tuple, role: number) => void;
+  onCandidate: (kernel: Tuple) => void;
   /** It has moved; the flow is on this wire now. */
   onCommitted: (kernel: Tuple, wire: Tuple, epoch: number) => void;
 }
@@ -202,7 +202,7 @@ export class Claims {
     const { kernel } = candidate;
     this.#drop(this.#candidates.add(candidate, this.#o.clock.now()));
     this.#armExpiry();
-    this.#o.onCandidate(kernel, this.#o.boundary.flow(kernel)?.role ?? ROLE.INITIATOR);
+    this.#o.onCandidate(kernel);
   }
 
   #committed({ kernel, wire, sync }: Candidate): void {

@@ -21,6 +21,7 @@
  * whatever the peer has committed or still holds of an older attempt, the new one is newer.
  * When to give up is not decided here: a failure is reported, and the next attempt follows.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Flow } from '../boundary/abi.gen.js';
 import type { Packet } from '../wire/packet.js';
 import { seqAdd } from '../wire/seq.js';
@@ -226,10 +227,10 @@ function answeredAgain(mover: Confirming, packet: Packet): MoverStep {
     return answer === 'reset' ? fail(mover, answer) : again(mover, answer);
   }
   if (!packet.flags.startsWith('SA') || packet.ack !== confirm.seq) return stay(mover);
-  const repeated = validSyncAck(attempt, packet);
-  if (repeated === undefined) return stay(mover);
-  const same = repeated.nonce === syncAck.nonce && seqAdd(packet.seq, 1) === confirm.ack;
-  return same ? repeatConfirm(mover) : again(mover, 'peer-restarted', { atOnce: true });
+  const isSame = packet.options.some((o) => isDeepStrictEqual(o, syncAck));
+  if (isSame && seqAdd(packet.seq, 1) === confirm.ack) return repeatConfirm(mover);
+  if (validSyncAck(attempt, packet) === undefined) return stay(mover);
+  return again(mover, 'peer-restarted', { atOnce: true });
 }
 
 function repeatConfirm(mover: Confirming): MoverStep {

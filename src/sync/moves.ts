@@ -172,6 +172,7 @@ export class Moves {
   #advance(session: Session, event: MoverEvent): void {
     const { next, effects } = stepMover(session.mover, event);
     this.#find(session, next);
+    if (next.state !== 'syn-sent') this.#queue.leave(tupleText(session.kernel));
     const failure = this.#o.performer.perform(session.kernel, effects, {
       arm: (afterMs) => this.#arm(session, afterMs),
       disarm: () => this.#disarm(session),
@@ -197,7 +198,7 @@ export class Moves {
   #end(session: Session): void {
     const { kernel } = session;
     this.#disarm(session);
-    this.#queue.remove(tupleText(kernel));
+    this.#queue.leave(tupleText(kernel));
     if (this.#session(kernel) === session) this.#sessions.delete(tupleText(kernel));
     const effects = abandon(session.mover);
     this.#find(session, newMover());

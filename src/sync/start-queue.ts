@@ -1,50 +1,67 @@
 /*
- * Paces the start of many synchronizations: a thousand flows of one address begin in batches,
- * between which the event loop reads the answers to the first.
+ * Paces the start of many synchronizations by the answers to the first: of a thousand flows that
+ * move at once only so many wait for an answer at a time.  SYNs that were sent faster than both
+ * ends can work them off would be repeated before their turn comes, each with its answer.
+ *
+ * A flow whose answer is long in coming, or never comes, must not hold up the others: after a
+ * while its place is given away.
  */
 import type { Clock } from './clock.js';
 
-/** SYNs, each with its MACs and map lookups, in one turn of the event loop: some 5 ms. */
-const BATCH = 64;
+/** Some 10 ms of work in one turn of the event loop. */
+const PLACES = 64;
+
+/** A thousand flows whose peers are all far away, or gone, have begun after 400 ms. */
+const PLACE_MS = 25;
 
 export class StartQueue {
   readonly #waiting = new Set<string>();
-  #budget = BATCH;
-  #timer: unknown;
+  /** The flows that have begun and wait for an answer, each with its timer. */
+  readonly #begun = new Map<string, unknown>();
+  #isStarting = false;
 
   constructor(
     private readonly clock: Clock,
     private readonly start: (flow: string) => void,
   ) {}
 
-  /** Starts `flow` now if this turn has not begun too many, else in one of the next. */
+  /** Starts `flow` as soon as there is a place for it: now, mostly. */
   add(flow: string): void {
     this.#waiting.add(flow);
-    this.#drain();
+    this.#startWaiting();
   }
 
-  remove(flow: string): void {
+  /** A flow does not wait for an answer any more, or shall not begin: others may. */
+  leave(flow: string): void {
     this.#waiting.delete(flow);
+    if (!this.#begun.has(flow)) return;
+    this.clock.clearTimer(this.#begun.get(flow));
+    this.#begun.delete(flow);
+    this.#startWaiting();
   }
 
   close(): void {
     this.#waiting.clear();
-    if (this.#timer !== undefined) this.clock.clearTimer(this.#timer);
+    for (const timer of this.#begun.values()) this.clock.clearTimer(timer);
+    this.#begun.clear();
   }
 
-  #drain(): void {
-    for (const flow of this.#waiting) {
-      if (this.#budget === 0) break;
-      this.#budget -= 1;
-      this.#waiting.delete(flow);
-      this.start(flow);
+  #startWaiting(): void {
+    // What starts may leave at once: a loop here, not a recursion.
+    if (this.#isStarting) return;
+    this.#isStarting = true;
+    try {
+      for (const flow of this.#waiting) {
+        if (this.#begun.size >= PLACES) break;
+        this.#waiting.delete(flow);
+        this.#begun.set(
+          flow,
+          this.clock.setTimer(PLACE_MS, () => this.leave(flow)),
+        );
+        this.start(flow);
+      }
+    } finally {
+      this.#isStarting = false;
     }
-    this.#timer ??= this.clock.setTimer(0, () => this.#nextTurn());
-  }
-
-  #nextTurn(): void {
-    this.#timer = undefined;
-    this.#budget = BATCH;
-    if (this.#waiting.size > 0) this.#drain();
   }
 }

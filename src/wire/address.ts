@@ -27,16 +27,28 @@ export function addressFromBytes(bytes: Uint8Array): Address {
   return isMapped(bytes) ? text4(bytes, 12) : text6(bytes);
 }
 
-/** 4 bytes for IPv4, 16 for IPv6, network order. */
-export function addressBytes(a: Address): Uint8Array {
+/** 4 bytes for IPv4, 16 for IPv6, network order; to be read only. */
+export const addressBytes = (a: Address): Uint8Array => parsed(a).bytes;
+
+/** 16 bytes always, IPv4 as ::ffff:a.b.c.d: `struct address` of the data plane; read only. */
+export const addressMapped = (a: Address): Uint8Array => parsed(a).mapped;
+
+/* A thousand flows that move have few addresses between them, and each is read a dozen times. */
+const PARSED_MAX = 4096;
+const parsedAddresses = new Map<Address, { bytes: Uint8Array; mapped: Uint8Array }>();
+
+function parsed(a: Address): { bytes: Uint8Array; mapped: Uint8Array } {
+  const known = parsedAddresses.get(a);
+  if (known !== undefined) return known;
   const bytes = family(a) === 6 ? parse6(a) : parse4(a);
   if (bytes === undefined) throw new TypeError(`not an IP address: '${a}'`);
-  return bytes;
+  const both = { bytes, mapped: mappedBytes(bytes) };
+  if (parsedAddresses.size >= PARSED_MAX) parsedAddresses.clear();
+  parsedAddresses.set(a, both);
+  return both;
 }
 
-/** 16 bytes always, IPv4 as ::ffff:a.b.c.d: `struct address` of the data plane. */
-export function addressMapped(a: Address): Uint8Array {
-  const bytes = addressBytes(a);
+function mappedBytes(bytes: Uint8Array): Uint8Array {
   if (bytes.length === 16) return bytes;
   const mapped = new Uint8Array(16);
   mapped.set(MAPPED_PREFIX);

@@ -178,6 +178,16 @@ export class Network {
     return child;
   }
 
+  /** What `open` returns, with the sockets that it opens being those of another host. */
+  inside<T>(host: HostName, open: () => T): T {
+    this.#enter(openSync(namespacePath(this.names[host]), 'r'));
+    try {
+      return open();
+    } finally {
+      this.#enter(openSync(namespacePath(this.names.vm), 'r'));
+    }
+  }
+
   /** An echo server for both families; resolves when it listens. */
   async echo(host: HostName, port: number): Promise<ChildProcess> {
     const server = this.start(host, process.execPath, ECHO, String(port));

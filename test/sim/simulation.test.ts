@@ -7,7 +7,7 @@ import { test } from 'node:test';
 import { tupleText } from '../../src/wire/tuple.js';
 import { World } from './world.js';
 
-const SEEDS = Number(process.env.SEEDS ?? 1000);
+const SEEDS = Number(process.env.SEEDS ?? 500);
 const seeds =
   process.env.SEED === undefined
     ? Array.from({ length: SEEDS }, (_, i) => i + 1)

@@ -36,7 +36,7 @@ export const stranger: Case = {
     stage.check('the stranger resets the flow, nobody is told', await unharmed(transfer));
 
     const at = stage.plug('porthos');
-    await transfer.streams.flowing(now());
+    await transfer.streams.flowing(at);
     stage.check('the flow goes on at porthos', await unharmed(transfer));
     await resetFromOldAddress(stage, transfer, old);
     await talk(stage, 'the VM calls the stranger', {

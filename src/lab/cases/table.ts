@@ -8,6 +8,7 @@ import { forged } from './forged.js';
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
 import { paper } from './paper.js';
+import { sameSubnet } from './same-subnet.js';
 import { stranger } from './stranger.js';
 
 export const CASES: readonly Case[] = [
@@ -22,6 +23,7 @@ export const CASES: readonly Case[] = [
   legacyServer,
   forged,
   stranger,
+  sameSubnet,
   daemonKilled,
   many,
 ];
