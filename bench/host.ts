@@ -14,6 +14,7 @@ import {
   ipBatch,
   LabError,
   namespacePath,
+  runCommand,
   writeSysctls,
 } from '../src/lab/namespace.js';
 import { onEveryExit } from './cleanup.js';
@@ -65,6 +66,17 @@ export class Host {
   /** Writes below /proc/sys/net: `{'ipv4/ip_forward': '1'}`. */
   sysctl(settings: Record<string, string>): void {
     writeSysctls(this.namespace, settings);
+  }
+
+  /**
+   * Has one CPU do all receive work of an interface (RPS), as a network card with one queue per
+   * flow does.  Else a veth's packets are received on whichever CPU sent them, and overtake.
+   */
+  receiveOn(cpu: number, name: string): void {
+    const path = `/sys/class/net/${name}/queues/rx-0/rps_cpus`;
+    // The one use of `ip netns exec`: only it shows the namespace's own /sys.
+    const write = ['sh', '-c', `echo ${(1 << cpu).toString(16)} > ${path}`];
+    runCommand(['ip', 'netns', 'exec', this.namespace, ...write]);
   }
 
   /** Runs a function of this process in the namespace; it must not await. */

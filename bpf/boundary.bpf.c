@@ -183,6 +183,8 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 
 	if (!m || !s)
 		return drop(DROP_REWRITE);
+	if (!tuple_equal(&m->wire, &p->tuple))
+		return drop(DROP_OLD_PATH);
 	if (p->fragment)
 		return drop(DROP_FRAGMENT);
 	r.seq_delta = -m->rcv_delta;
@@ -362,6 +364,8 @@ static __always_inline int icmp_any(struct __sk_buff *skb, const struct packet *
 		m = f ? flow_mapping(f) : 0;
 		if (!m)
 			return drop(DROP_REWRITE);
+		if (!tuple_equal(&m->wire, &q.tuple))
+			return drop(DROP_OLD_PATH);
 		failed = rewrite_icmp(skb, p, &q, &kernel, -m->snd_delta, sent);
 		skb->mark |= s->mark;
 	}
@@ -399,13 +403,16 @@ int boundary_ingress(struct __sk_buff *skb)
 
 /* Commits a mapping: the inactive one is written, its wire made known, then one store makes it
  * count.  A packet on another CPU sees the old or the new mapping, never half of one.
+ *
+ * The former wire stays known until the daemon sweeps it: late packets on it would reach a kernel
+ * that has no such socket and answers with a reset, which a peer that has not committed yet
+ * would take for ours.
  */
 static __always_inline int command_map(struct command *c, struct flow *f,
 				       const struct tuple *kernel)
 {
 	__u32 active = f->active == 1 ? 2 : 1;
 	struct mapping *next = active == 1 ? &f->mapping[0] : &f->mapping[1];
-	struct mapping *former = flow_mapping(f);
 	struct wire w = { .kernel = *kernel, .state = WIRE_ACTIVE };
 
 	if ((__s16)(c->epoch - f->epoch) <= 0)
@@ -430,8 +437,6 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	f->active = active;
 	if (!c->held)
 		__sync_fetch_and_and(&f->flags, ~FLOW_HELD);
-	if (former && !tuple_equal(&former->wire, &next->wire))
-		bpf_map_delete_elem(&wires, &former->wire);
 	return 0;
 }
 

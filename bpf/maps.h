@@ -18,7 +18,7 @@
 	} name SEC(".maps")
 
 MAP(flows, BPF_MAP_TYPE_HASH, struct tuple, struct flow, FLOWS_MAX); /* by kernel tuple */
-MAP(wires, BPF_MAP_TYPE_HASH, struct tuple, struct wire, FLOWS_MAX); /* by wire tuple */
+MAP(wires, BPF_MAP_TYPE_HASH, struct tuple, struct wire, 2 * FLOWS_MAX); /* former ones, too */
 MAP(tifids, BPF_MAP_TYPE_HASH, __be32, struct tuple, FLOWS_MAX);     /* our half: kernel tuple */
 MAP(half_open, BPF_MAP_TYPE_LRU_HASH, struct tuple, struct half_open, HALF_OPEN_MAX);
 MAP(plain, BPF_MAP_TYPE_LRU_HASH, struct tuple, struct plain, PLAIN_MAX);

@@ -141,11 +141,11 @@ export class Boundary {
     return view && readWire(view);
   }
 
-  /** Wires that are being set up: a former daemon may have left some. */
-  unfinishedWires(): Tuple[] {
-    const found: Tuple[] = [];
+  /** All wires: of flows, of flows before their last move, and those that are being set up. */
+  wires(): Array<[Tuple, Wire]> {
+    const found: Array<[Tuple, Wire]> = [];
     this.#plane.maps.wires.forEach((keys, keyAt, values, valueAt) => {
-      if (readWire(values, valueAt).state !== WIRE_STATE.ACTIVE) found.push(readTuple(keys, keyAt));
+      found.push([readTuple(keys, keyAt), readWire(values, valueAt)]);
     });
     return found;
   }
@@ -165,6 +165,11 @@ export class Boundary {
   /** Forgets a wire that is being set up.  Throws if it carries a flow. */
   deleteWire(t: Tuple): void {
     this.#refuseActive(t, 'delete');
+    this.#plane.maps.wires.delete(encodeTuple(t));
+  }
+
+  /** Forgets a wire that no flow is on any more. */
+  forgetWire(t: Tuple): void {
     this.#plane.maps.wires.delete(encodeTuple(t));
   }
 

@@ -158,7 +158,7 @@ function loadAndPin(directory: string, objectPath: string, limits: Limits): void
 function setLimits(object: Pointer, limits: Limits): void {
   const entries: [MapName, number | undefined][] = [
     ['flows', limits.flows],
-    ['wires', limits.flows],
+    ['wires', limits.flows && 2 * limits.flows], // each flow's, and former ones
     ['tifids', limits.flows],
     ['half_open', limits.halfOpen],
   ];

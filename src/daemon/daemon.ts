@@ -9,11 +9,11 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { reasonClass, reasonName } from '../boundary/abi.gen.js';
+import { reasonClass, reasonName, WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
-import { Autoconfiguration } from '../link/autoconf.js';
+import { Autoconfiguration, kernelAutoconfigures } from '../link/autoconf.js';
 import { DetourTable } from '../link/detour.js';
 import { renewAddresses } from '../link/dhcp.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
@@ -22,7 +22,7 @@ import { RetainedAddresses } from '../link/retained.js';
 import { tcpSockets } from '../link/sockets.js';
 import { deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
-import type { Address } from '../wire/address.js';
+import { type Address, family } from '../wire/address.js';
 import { tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
@@ -36,6 +36,7 @@ import { Orphans } from './orphans.js';
 import { Retention } from './retention.js';
 import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
+import { Settling } from './settling.js';
 import { Upkeep } from './upkeep.js';
 import { tiflowVersion } from './version.js';
 import type { DaemonControl, FlowsView, MonitorEvent, StatusView } from './view.js';
@@ -71,6 +72,7 @@ class Daemon implements DaemonControl {
   #poller = new Poller();
   #netlink = new Netlink();
   #routes = new Routes(this.#netlink);
+  #settling = new Settling(() => this.#mobility.reconcileSoon());
   #boundary: Boundary;
   #raw: RawSender;
   #monitor: LinkMonitor;
@@ -96,7 +98,9 @@ class Daemon implements DaemonControl {
     configure(boundary, config);
     this.#raw = new RawSender(config.mark);
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
-    this.#autoconf = new Autoconfiguration(this.#netlink, this.#poller);
+    this.#autoconf = new Autoconfiguration(this.#netlink, this.#poller, (name) =>
+      this.#settling.end(name, 6),
+    );
     this.#detours = new Detours({
       table: new DetourTable(this.#netlink, { table: config.table + 1 }),
       routes: this.#routes,
@@ -113,6 +117,7 @@ class Daemon implements DaemonControl {
       monitor: this.#monitor,
       retention: this.#retention,
       routes: this.#routes,
+      settling: this.#settling,
       detours: this.#detours,
     });
     this.#orphans = new Orphans(shared);
@@ -122,6 +127,7 @@ class Daemon implements DaemonControl {
       idleMs: config.idleMs,
       quarantineMs: config.quarantineMs,
       sockets: () => tcpSockets(this.#netlink),
+      isMoving: (kernel) => this.#agent.state(kernel) !== 'steady',
       deliver: (packet) => deliverReset(this.#raw, packet),
       readEvents: () => this.#readEvents(),
       forgotten: (kernel) => this.#mobility.ended(kernel),
@@ -135,7 +141,9 @@ class Daemon implements DaemonControl {
     });
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, this.#end);
     for (const name of this.#config.interfaces) this.attach(name);
-    for (const wire of this.#boundary.unfinishedWires()) this.#boundary.deleteWire(wire);
+    for (const [wire, { state }] of this.#boundary.wires()) {
+      if (state !== WIRE_STATE.ACTIVE) this.#boundary.deleteWire(wire);
+    }
     this.#poller.add(this.#boundary.eventsFd, () => this.#readEvents());
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
@@ -148,6 +156,7 @@ class Daemon implements DaemonControl {
 
   close(): void {
     this.#memory.close();
+    this.#settling.close();
     this.#upkeep.close();
     this.#orphans.close();
     this.#mobility.close();
@@ -247,6 +256,9 @@ class Daemon implements DaemonControl {
   #linkChanged(change: LinkChange): void {
     if (change.type === 'route-changed') this.#retention.routesChanged();
     else this.#emit(ofLinkChange(change));
+    if (change.type === 'address-added') {
+      this.#settling.end(change.interface, family(change.address));
+    }
     this.#mobility.linkChanged(change);
     if (change.type === 'carrier') this.#carrierChanged(change.interface, change.up);
     if (change.type !== 'route-changed') this.#orphans.update(this.#configured());
@@ -256,17 +268,22 @@ class Daemon implements DaemonControl {
   #carrierChanged(name: string, up: boolean): void {
     if (!this.#boundary.attached().includes(name)) return;
     this.#memory.remember();
+    this.#settling.begin(name);
     if (!up) {
       this.#autoconf.carrierDown(name);
       return;
     }
     this.#autoconf.carrierUp(name);
+    if (!kernelAutoconfigures(name)) this.#settling.end(name, 6);
     renewAddresses(name, { renew: this.#config.renew }).then(
       (renewed) => {
-        if (renewed === undefined) return;
-        this.#emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
+        if (renewed === undefined) this.#settling.end(name, 4);
+        else this.#emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
       },
-      (error: unknown) => this.#log.warn({ err: error, interface: name }, 'renewal failed'),
+      (error: unknown) => {
+        this.#log.warn({ err: error, interface: name }, 'renewal failed');
+        this.#settling.end(name, 4);
+      },
     );
   }
 

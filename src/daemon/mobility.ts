@@ -17,7 +17,7 @@ import { destroySocket } from '../link/sockets.js';
 import type { SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { wireOf } from '../sync/handshake.js';
-import type { Address } from '../wire/address.js';
+import { type Address, family } from '../wire/address.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import { monotonicMs } from './clock.js';
 import type { Detours } from './detours.js';
@@ -25,22 +25,17 @@ import { flowIsOver } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
 import type { Retention } from './retention.js';
 import type { Routes } from './routes.js';
+import type { Settling } from './settling.js';
 import { type Surroundings, whereabouts } from './whereabouts.js';
 
 /* The kernel announces an address, its routes and the end of DAD in one burst. */
-const SETTLE_MS = 2;
+const BURST_MS = 2;
 
 /* A full reading of a large flow table must not become all that the daemon does. */
 const REST_FACTOR = 4;
 
 /* RFC 8200: what every IPv6 link carries; only for a link that vanished meanwhile. */
 const MTU_LEAST = 1280;
-
-/** One look at the machine. */
-interface Picture extends Surroundings {
-  /** On links whose carrier has just come back. */
-  revived: Set<Address>;
-}
 
 /** A flow on its way. */
 interface Journey {
@@ -57,6 +52,7 @@ export interface MobilityOptions {
   netlink: Netlink;
   retention: Retention;
   routes: Routes;
+  settling: Settling;
   detours: Detours;
   giveUpMs: number;
   emit: Emit;
@@ -67,7 +63,6 @@ export class Mobility {
   readonly moves = { completed: 0, failed: 0 };
   #o: MobilityOptions;
   #journeys = new Map<string, Journey>();
-  #revived = new Set<string>();
   #timer: NodeJS.Timeout | undefined;
   #giveUp: NodeJS.Timeout | undefined;
   #lastRun = { endedAt: 0, tookMs: 0 };
@@ -79,10 +74,14 @@ export class Mobility {
   /** To be called with each change that the monitor sees. */
   linkChanged(change: LinkChange): void {
     this.#o.routes.changed();
-    if (change.type === 'carrier' && change.up) this.#revived.add(change.interface);
     if (change.type === 'route-changed' && !this.#dependsOnRoutes()) return;
+    this.reconcileSoon();
+  }
+
+  /** Once for a burst of changes. */
+  reconcileSoon(): void {
     const restMs = this.#lastRun.endedAt + REST_FACTOR * this.#lastRun.tookMs - monotonicMs();
-    this.#timer ??= setTimeout(() => this.reconcile(), Math.max(SETTLE_MS, restMs));
+    this.#timer ??= setTimeout(() => this.reconcile(), Math.max(BURST_MS, restMs));
   }
 
   /** Looks at every flow and does what its whereabouts ask for. */
@@ -115,6 +114,8 @@ export class Mobility {
     if (event.type === 'proven' && journey !== undefined) {
       this.#journeys.delete(key);
       this.moves.completed += 1;
+      /* Held meanwhile for another reason: a link that flapped in the middle. */
+      if (this.#anyHeld) this.reconcileSoon();
     } else if (event.type === 'failed' && journey !== undefined) {
       journey.reason = event.reason;
       if (event.final) this.#fail(journey);
@@ -140,7 +141,7 @@ export class Mobility {
     return this.#journeys.size > 0 || this.#anyHeld || this.#o.detours.dependOnRoutes;
   }
 
-  #settle(kernel: Tuple, flow: Flow, s: Picture): void {
+  #settle(kernel: Tuple, flow: Flow, s: Surroundings): void {
     const wire = wireOf(kernel, flow);
     const where = whereabouts(wire.local, wire.remote, s);
     switch (where.at) {
@@ -148,8 +149,6 @@ export class Mobility {
         this.#stay(kernel, flow, wire, s);
         break;
       case 'dark':
-        this.#anyHeld = true;
-        break;
       case 'stranded':
         this.#anyHeld = true;
         if (!(flow.flags & FLOW_FLAG.HELD)) this.#o.boundary.command({ verb: 'hold', kernel });
@@ -159,7 +158,7 @@ export class Mobility {
     }
   }
 
-  #stay(kernel: Tuple, flow: Flow, wire: Tuple, s: Picture): void {
+  #stay(kernel: Tuple, flow: Flow, wire: Tuple, s: Surroundings): void {
     const key = tupleText(kernel);
     const unproven = (flow.flags & FLOW_FLAG.UNPROVEN) !== 0;
     if (unproven) {
@@ -177,7 +176,7 @@ export class Mobility {
       this.#journeys.delete(key);
       this.#o.boundary.command({ verb: 'release', kernel });
     }
-    if (held || s.revived.has(wire.local)) this.#o.agent.kick(kernel);
+    if (held) this.#o.agent.kick(kernel);
   }
 
   #depart(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
@@ -219,27 +218,23 @@ export class Mobility {
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
   }
 
-  #revivedAddresses(): Set<Address> {
-    const revived = this.#revived;
-    this.#revived = new Set();
-    const addresses = this.#o.monitor.addresses().filter((a) => revived.has(a.interface));
-    return new Set(addresses.map((a) => a.address));
-  }
-
   /* One picture for one reconciliation: 1,000 flows to one peer ask the kernel once. */
-  #picture(): Picture {
+  #picture(): Surroundings {
     const carrier = new Map(
       this.#o.monitor.links().map((link) => [link.name, link.up && link.carrier]),
     );
     const holders = new Map<Address, { interface: string; carrier: boolean }[]>();
     for (const a of this.#o.monitor.addresses()) {
       if (a.interface === 'lo' || a.tentative) continue;
-      const holder = { interface: a.interface, carrier: carrier.get(a.interface) ?? false };
+      const settling = this.#o.settling.isSettling(a.interface, family(a.address));
+      const holder = {
+        interface: a.interface,
+        carrier: !settling && (carrier.get(a.interface) ?? false),
+      };
       holders.set(a.address, [...(holders.get(a.address) ?? []), holder]);
     }
     const attached = new Set(this.#o.boundary.attached());
     return {
-      revived: this.#revivedAddresses(),
       holders: (address) => holders.get(address) ?? [],
       attached: (name) => attached.has(name),
       routeTo: (peer) => this.#o.routes.to(peer),

@@ -3,10 +3,11 @@
  * packet to pass; without a daemon the tables fill and new connections become legacy.
  */
 
-import type { Flow } from '../boundary/abi.gen.js';
-import type { Boundary, BoundaryEvent } from '../boundary/boundary.js';
+import { FLOW_FLAG, type Flow, WIRE_STATE } from '../boundary/abi.gen.js';
+import type { Boundary, BoundaryEvent, Wire } from '../boundary/boundary.js';
 import type { SocketRecord } from '../link/inet-diag.js';
-import { type Tuple, tupleText } from '../wire/tuple.js';
+import { wireOf } from '../sync/handshake.js';
+import { type Tuple, tupleEqual, tupleText } from '../wire/tuple.js';
 import { monotonicMs, msOfNs } from './clock.js';
 import { flowIsOver } from './flow-views.js';
 
@@ -23,6 +24,9 @@ const STOCK_MS = 250;
 /* A peer sends one reset for a packet; who sends more than this has other aims. */
 const QUARANTINE_MAX = 1024;
 
+/* A wire of which nobody knows yet whether it is the peer's. */
+const IN_DOUBT = FLOW_FLAG.HELD | FLOW_FLAG.UNPROVEN;
+
 interface Quarantined {
   timer: NodeJS.Timeout;
   packet: Uint8Array;
@@ -33,6 +37,7 @@ export interface UpkeepOptions {
   idleMs: number;
   quarantineMs: number;
   sockets: () => SocketRecord[];
+  isMoving: (kernel: Tuple) => boolean;
   /** Delivers a packet to the own kernel. */
   deliver: (packet: Uint8Array) => void;
   /** Events that came without a wake-up. */
@@ -66,6 +71,20 @@ export class Upkeep {
       const over = flowIsOver(flow) && idleMs > LINGER_MS;
       if (over || socketless || idleMs > this.#o.idleMs) this.#forget(kernel);
     }
+    for (const [tuple, wire] of this.#o.boundary.wires()) {
+      if (wire.state === WIRE_STATE.ACTIVE && this.#isFormer(tuple, wire, nowMs)) {
+        this.#o.boundary.forgetWire(tuple);
+      }
+    }
+  }
+
+  /* The data plane drops what is late on a former wire; after a while nothing is. */
+  #isFormer(tuple: Tuple, wire: Wire, nowMs: number): boolean {
+    const flow = this.#o.boundary.flow(wire.kernel);
+    if (flow === undefined) return true;
+    if (tupleEqual(wireOf(wire.kernel, flow), tuple)) return false;
+    const unproven = (flow.flags & FLOW_FLAG.UNPROVEN) !== 0;
+    return !unproven && nowMs - msOfNs(flow.movedAt) > LINGER_MS;
   }
 
   /** To be called with EVENT_ENDED. */
@@ -105,6 +124,7 @@ export class Upkeep {
     this.#quarantined.delete(tupleText(kernel));
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined || flowIsOver(flow) || !isSilentSince(flow, event.at)) return;
+    if (flow.flags & IN_DOUBT || this.#o.isMoving(kernel)) return;
     this.#o.deliver(event.packet);
     this.#forget(kernel);
   }

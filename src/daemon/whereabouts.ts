@@ -1,7 +1,8 @@
 /* Where a flow stands when addresses and links change: pure.  mobility.ts acts on it.
  *
- *   home       the wire's address is configured and its link has carrier: nothing to do
- *   dark       configured, but the link is dead and there is no other way: wait for the link
+ *   home       the wire's address is configured and its link is alive: nothing to do
+ *   dark       configured, but the link is dead, or may lead elsewhere by now, and there is no
+ *              other way: hold and wait for the link
  *   stranded   the address is gone and there is no way to the peer yet: hold and wait
  *   elsewhere  the kernel would reach the peer from another address now: synchronize from there
  */
@@ -17,7 +18,7 @@ export type Whereabouts =
 
 /** The machine's addresses and links at one instant. */
 export interface Surroundings {
-  /** Interfaces other than lo that hold the address and are usable. */
+  /** Interfaces other than lo that hold the address; `carrier`: and can be relied on. */
   holders(address: Address): { interface: string; carrier: boolean }[];
   /** How the kernel would reach the peer; undefined: not at all. */
   routeTo(peer: Address): Route | undefined;

@@ -3,9 +3,11 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { ERRNO, SystemError } from '../libc/errno.js';
 
 const TIMEOUT_MS = 20_000;
+const LAST_WORDS_MS = 100;
 const STDERR_SHOWN = 300;
 
 /** Runs a command to its end; what it wrote to stdout.  Throws SystemError if it fails. */
@@ -27,10 +29,12 @@ export async function run(
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr = (stderr + text).slice(-STDERR_SHOWN);
   });
+  const closed = once(child, 'close').catch(() => undefined);
   let ended: unknown[];
   try {
-    // 'exit', not 'close': a client that goes to the background keeps our pipes open.
     ended = await once(child, 'exit');
+    // Its last words come after it.  But a client that goes to the background keeps our pipes.
+    await Promise.race([closed, sleep(LAST_WORDS_MS)]);
   } catch (cause) {
     throw notStarted(attempted, program, cause);
   } finally {

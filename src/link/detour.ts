@@ -146,7 +146,7 @@ export class DetourTable {
 
   #rulesFor(to: Address, flows: readonly FlowPorts[]): RuleRecord[] {
     const version = family(to);
-    const common = { version, to, from: undefined, protocol: RETAINED_PROTOCOL };
+    const common = { version, to, from: undefined, mark: 0, protocol: RETAINED_PROTOCOL };
     const lookUp = { ...common, table: this.#table, ipProtocol: IPPROTO_TCP };
     const portless = { ...lookUp, priority: PRIORITY.PORTLESS };
     if (flows.length > this.#flowsMax) return [portless];

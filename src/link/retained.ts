@@ -4,7 +4,7 @@
  * A retained address must do three things at once: let its sockets send, let packets that the
  * boundary has rewritten for it in, and leave everything else to whoever owns it now.  So it is
  * local for marked packets only.  For ADDR, with mark M and table T (measured in
- * test/kernel/retained-*.test.ts):
+ * test/kernel: address-gone, kick, retained, stranger):
  *
  *   rule   99     to ADDR fwmark M lookup T    in: behind `local` (0), as ADDR is not in there
  *   rule   33000  from ADDR lookup T           out: behind `main`, so only if there is no route
@@ -138,8 +138,7 @@ export class RetainedAddresses {
   releaseAll(): void {
     for (const a of this.list()) this.release(a);
     for (const rule of this.#leftoverRules()) {
-      const marked = { ...rule, mark: rule.mark === 0 ? undefined : rule.mark };
-      this.#kernel.change('remove', 'release all', changeRule('remove', marked));
+      this.#kernel.change('remove', 'release all', changeRule('remove', rule));
       const a = rule.from ?? rule.to;
       if (a !== undefined) this.release(a);
     }
@@ -211,7 +210,7 @@ export class RetainedAddresses {
     const common = { version: family(a), ...this.#tag() };
     return [
       { ...common, priority: PRIORITY_IN, to: a, from: undefined, mark: this.#mark },
-      { ...common, priority: PRIORITY_OUT, to: undefined, from: a },
+      { ...common, priority: PRIORITY_OUT, to: undefined, from: a, mark: 0 },
     ];
   }
 

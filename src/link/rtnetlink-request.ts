@@ -120,10 +120,7 @@ export function removeNeighbour(neighbour: Address, index: number): Uint8Array {
 }
 
 /** Adds a policy rule (EEXIST if there is an equal one) or removes it. */
-export function changeRule(
-  verb: 'add' | 'remove',
-  r: Omit<RuleRecord, 'mark'> & { mark?: number | undefined },
-): Uint8Array {
+export function changeRule(verb: 'add' | 'remove', r: RuleRecord): Uint8Array {
   const length = (a: Address | undefined) => (a === undefined ? 0 : addressBytes(a).length * 8);
   const header = new Uint8Array(12);
   header.set([ADDRESS_FAMILY[r.version], length(r.to), length(r.from), 0]);
@@ -132,7 +129,7 @@ export function changeRule(
   parts.push(attribute(21, Uint8Array.of(r.protocol))); // FRA_PROTOCOL
   if (r.to !== undefined) parts.push(attribute(1, addressBytes(r.to)));
   if (r.from !== undefined) parts.push(attribute(2, addressBytes(r.from)));
-  if (r.mark !== undefined) parts.push(attribute(10, r.mark), attribute(16, ALL_BITS));
+  if (r.mark !== 0) parts.push(attribute(10, r.mark), attribute(16, ALL_BITS));
   if (typeof r.action === 'object') parts.push(attribute(4, r.action.goto));
   if (r.ipProtocol !== undefined) parts.push(attribute(22, Uint8Array.of(r.ipProtocol)));
   if (r.sourcePorts !== undefined) parts.push(attribute(23, spanBytes(r.sourcePorts)));

@@ -113,6 +113,7 @@ export interface RuleRecord {
   protocol: number;
   from: Address | undefined;
   to: Address | undefined;
+  /** 0: any. */
   mark: number;
   /** IPPROTO_…; without: any. */
   ipProtocol?: number;

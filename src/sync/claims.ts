@@ -12,6 +12,7 @@ import type { Clock } from './clock.js';
 import type { RefusalReason } from './event.js';
 import type { KeyRing } from './key-ring.js';
 import type { Confirm, Sync } from './keys.js';
+import { silentMs } from './kick.js';
 import type { Performer, SyncBoundary } from './performer.js';
 import {
   answerRepeatedConfirm,
@@ -111,8 +112,14 @@ export class Claims {
       return;
     }
     const redirect = this.#o.redirects(kernel, wire.remote);
-    const event = { event: 'confirm', packet, confirm, flow, redirect } as const;
-    this.#advance(kernel, { state: 'pending', candidate }, event);
+    this.#advance(
+      kernel,
+      { state: 'pending', candidate },
+      {
+        ...{ event: 'confirm', packet, confirm, flow, redirect },
+        silentMs: silentMs(flow, this.#o.clock.now()),
+      },
+    );
   }
 
   /** Another packet on the wire of a candidate; false: there is none. */

@@ -36,7 +36,7 @@ export type SyncReport =
   | { type: 'syn-ack-received'; wire: Tuple; epoch: number; tiack: number }
   | { type: 'confirm-sent'; wire: Tuple; epoch: number; tries: number }
   | { type: 'mapped'; wire: Tuple; epoch: number }
-  | { type: 'kicked'; icmps: number; localAck: boolean }
+  | { type: 'kicked'; icmps: number }
   | { type: 'proven'; wire: Tuple; epoch: number }
   | { type: 'failed'; reason: FailureReason; final: boolean; detail?: string }
   | { type: 'candidate'; wire: Tuple; epoch: number; tiack: number }

@@ -4,17 +4,26 @@
  *
  * RFC 6069: an ICMP "unreachable" that quotes SND.UNA takes back one doubling of the timer, and
  * retransmits when that makes it due.  Measured: 2-12 ms after blackouts of 10 and 60 s, against
- * 3 s and 48 s without; duplicate ACKs, window updates and keepalives do nothing.
+ * 3 s and 48 s without; window updates and keepalives do nothing.  A kernel that was written to
+ * while it had no route probes for a window instead (probe0): only an ACK(SND.UNA) wakes it.
  *
- *   TIAck = SND.UNA   map, announce, release, then ICMPs: the retransmission is the first data
- *   TIAck > SND.UNA   hold, ICMPs quoting the old SND.UNA: what they set free is swallowed, for it
- *                     lies below the base; map; announce; ACK(TIAck): the kernel, its timer back
- *                     at the start, goes on from the base; release.  In another order: up to 3 s.
+ *           TIAck = SND.UNA                     TIAck > SND.UNA
+ *   commit                                      hold, ICMPs quoting the old SND.UNA
+ *           map, announce                       map, announce
+ *   kick    release, ICMPs, ACK(TIAck)          release, ACK(TIAck)
+ *
+ * The ICMPs of the right column wind the timer back; what they set free lies below the base, and
+ * is swallowed.  Then the ACK makes the kernel go on from the base.  It comes after release, for
+ * what it sets free leaves in the same call.  In another order: up to 3 s.
  *
  * "Announce" is the CONFIRM or its answer.  It leaves before release, so that the other end
  * is ready before any data comes, and after map: an end that died between the two would, had it
  * announced first, be left behind an epoch that its peer has committed.  The other way round the
  * flow stays held and unproven, which the next daemon finds and begins again.
+ *
+ * Commit and kick are two lists because the mover waits between them (mover.ts): its peer needs
+ * some time for the CONFIRM, and drops what overtakes it.  A retransmission that is lost so cannot
+ * be kicked again before a whole base RTO is over.
  */
 import { FLOW_FLAG, type Flow, type Mapping } from '../boundary/abi.gen.js';
 import { hostUnreachable } from '../wire/icmp.js';
@@ -24,11 +33,11 @@ import { type Tuple, tupleReverse } from '../wire/tuple.js';
 import { type Effect, firstUnacknowledged } from './handshake.js';
 import { pureAck, quotedSegment } from './segments.js';
 
-/** One is enough when it arrives in time; the kernel may be between two timers. */
-const BURST = 5;
+/** The shortest time after which Linux sends again: TCP_RTO_MIN. */
+const RTO_MIN_MS = 200;
 
-/** Each takes back one doubling: 200 ms to Linux' 120 s are ten, and spare. */
-const BURST_HELD = 16;
+/** One doubling of the timer is taken back by each: from 200 ms to 120 s there are ten. */
+const ICMPS = { least: 2, most: 16, spare: 2 };
 
 export interface Commit {
   kernel: Tuple;
@@ -38,45 +47,58 @@ export interface Commit {
   unproven: boolean;
   /** What tells the other end: on the wire. */
   announce: Packet;
+  /** For how long nothing has come in. */
+  silentMs: number;
 }
 
 /**
- * Commits a mapping and wakes the own kernel.  Flows that look idle are kicked as well: what a
- * kernel sends while its link is down never gets to the boundary (it waits for a neighbour, or
- * meets a noop queue), and a kernel that has nothing in flight ignores the kick.
+ * What commits a mapping, and what wakes the own kernel after that.  Flows that look idle are
+ * kicked as well: what a kernel sends while its link is down never gets to the boundary (it waits
+ * for a neighbour, or meets a noop queue), and a kernel that has nothing in flight ignores it.
  */
-export function commitEffects(c: Commit): Effect[] {
+export function commitEffects(c: Commit): { commit: Effect[]; kick: Effect[] } {
+  const { kernel, flow, mapping, epoch, unproven } = c;
+  const una = firstUnacknowledged(flow);
+  const icmps = unreachables(kernel, una, icmpCount(c.silentMs));
   const map: Effect[] = [
-    { effect: 'map', mapping: c.mapping, epoch: c.epoch, unproven: c.unproven },
-    { effect: 'report', report: { type: 'mapped', wire: c.mapping.wire, epoch: c.epoch } },
+    { effect: 'map', mapping, epoch, unproven },
+    { effect: 'report', report: { type: 'mapped', wire: mapping.wire, epoch } },
     { effect: 'send', packet: c.announce },
   ];
-  const una = firstUnacknowledged(c.flow);
-  if (c.mapping.sndBase === una) {
-    return [...map, { effect: 'release' }, ...burst(c.kernel, c.flow, BURST)];
-  }
-  return [
-    { effect: 'hold' },
-    ...unreachables(c.kernel, una, BURST_HELD),
-    ...map,
-    { effect: 'inject', packet: encodePacket(localAck(c.kernel, c.flow, c.mapping.sndBase)) },
-    { effect: 'release' },
-    { effect: 'report', report: { type: 'kicked', icmps: BURST_HELD, localAck: true } },
+  const wake: Effect[] = [
+    { effect: 'inject', packet: encodePacket(localAck(kernel, flow, mapping.sndBase)) },
+    { effect: 'report', report: { type: 'kicked', icmps: icmps.length } },
   ];
+  if (mapping.sndBase === una) return { commit: map, kick: [RELEASE, ...icmps, ...wake] };
+  const hold: Effect[] = isHeld(flow) ? [] : [{ effect: 'hold' }];
+  return { commit: [...hold, ...icmps, ...map], kick: [RELEASE, ...wake] };
 }
 
 /** Wakes the kernel of a flow whose path works again as it is. */
-export function kickEffects(kernel: Tuple, flow: Flow): Effect[] {
-  const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
-  return [...(held ? [{ effect: 'release' } as const] : []), ...burst(kernel, flow, BURST)];
-}
-
-function burst(kernel: Tuple, flow: Flow, count: number): Effect[] {
+export function kickEffects(kernel: Tuple, flow: Flow, silentMs: number): Effect[] {
+  const una = firstUnacknowledged(flow);
+  const icmps = unreachables(kernel, una, icmpCount(silentMs));
   return [
-    ...unreachables(kernel, firstUnacknowledged(flow), count),
-    { effect: 'report', report: { type: 'kicked', icmps: count, localAck: false } },
+    ...(isHeld(flow) ? [RELEASE] : []),
+    ...icmps,
+    { effect: 'inject', packet: encodePacket(localAck(kernel, flow, una)) },
+    { effect: 'report', report: { type: 'kicked', icmps: icmps.length } },
   ];
 }
+
+/** For how long nothing has come in, at `nowMs` of the clock that the data plane goes by. */
+export const silentMs = (flow: Flow, nowMs: number): number =>
+  Math.max(0, nowMs - Number(flow.seenIn) / 1e6);
+
+/** As many as the kernel can have doubled its timer in that time, and spare. */
+const icmpCount = (silentMs: number): number => {
+  const doublings = Math.ceil(Math.log2(silentMs / RTO_MIN_MS));
+  return Math.min(ICMPS.most, Math.max(ICMPS.least, doublings + ICMPS.spare));
+};
+
+const RELEASE: Effect = { effect: 'release' };
+
+const isHeld = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.HELD) !== 0;
 
 /** In kernel view, from the own address, as Linux itself says that a neighbour is missing. */
 function unreachables(kernel: Tuple, una: Seq, count: number): Effect[] {

@@ -13,6 +13,7 @@
  *         same SYN/ACK     |--valid TI_RST, 10 s, another candidate committed--> gone
  *                          `--CONFIRM with a wrong MAC: silence (stays pending)
  *
+ * Another valid SYN on the wire of a candidate takes its place: a new attempt from the same port.
  * Until the CONFIRM the old mapping carries the flow and the new address is sent one SYN/ACK per
  * SYN: a captured SYN, replayed from anywhere, moves nothing and amplifies nothing.
  *
@@ -93,6 +94,8 @@ export interface ConfirmPacket {
   flow: Flow;
   /** For the mapping, if it is committed. */
   redirect: boolean;
+  /** For how long nothing has come in on the flow. */
+  silentMs: number;
 }
 
 export type ResponderEvent =
@@ -207,10 +210,15 @@ function answerConfirm(responder: Pending, o: ConfirmPacket): ResponderStep {
     ack: seqAdd(candidate.isn.theirs, 1),
     window: o.flow.windowOut,
   });
+  const { flow, silentMs } = o;
+  const commit = { kernel, flow, mapping, epoch, unproven: false, announce, silentMs };
+  // The mover has mapped before it sent the CONFIRM: no need to wait for it.
+  const both = commitEffects(commit);
   return {
     next: { state: 'committed', candidate },
     effects: [
-      ...commitEffects({ kernel, flow: o.flow, mapping, epoch, unproven: false, announce }),
+      ...both.commit,
+      ...both.kick,
       { effect: 'report', report: { type: 'committed', wire, epoch } },
     ],
   };

@@ -56,8 +56,11 @@ function mappedBytes(bytes: Uint8Array): Uint8Array {
   return mapped;
 }
 
+/** An IP version. */
+export type Family = 4 | 6;
+
 /** The IP version of an address. */
-export const family = (a: Address): 4 | 6 => (a.includes(':') ? 6 : 4);
+export const family = (a: Address): Family => (a.includes(':') ? 6 : 4);
 
 const isMapped = (bytes: Uint8Array): boolean =>
   MAPPED_PREFIX.every((byte, index) => bytes[index] === byte);

@@ -53,7 +53,7 @@ test('limits count when loading', () => {
   const sizes = ['flows', 'wires', 'tifids', 'half_open', 'plain'].map(
     (name) => pinnedMap(runDir, name).maxEntries,
   );
-  assert.deepEqual(sizes, [1000, 1000, 1000, 128, LIMIT.PLAIN_MAX]);
+  assert.deepEqual(sizes, [1000, 2000, 1000, 128, LIMIT.PLAIN_MAX]);
   boundary.close();
 });
 

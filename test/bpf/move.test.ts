@@ -214,7 +214,7 @@ both('the first packet from the new wire proves it and ends the gap', (f) => {
   );
 });
 
-both('a second move: the former wire is forgotten', (f) => {
+both('a second move: what is late on the former wire is dropped', (f) => {
   const flow = move(f);
   const again = { ...flow.wire.tuple, localPort: flow.wire.tuple.localPort + 1 };
   const mapping = {
@@ -235,14 +235,16 @@ both('a second move: the former wire is forgotten', (f) => {
   assert.equal(plane.boundary.command({ ...map, epoch: 1 }).result, 'stale-epoch');
   assert.equal(plane.boundary.command({ ...map, epoch: 0x8001 }).result, 'stale-epoch');
   assert.equal(plane.boundary.command({ ...map, epoch: 2 }).result, 'ok');
-  assert.equal(plane.boundary.wire(flow.wire.tuple), undefined);
+  assert.equal(plane.boundary.wire(flow.wire.tuple)?.state, WIRE_STATE.ACTIVE);
   assert.equal(plane.boundary.wire(again)?.state, WIRE_STATE.ACTIVE);
   assert.equal(plane.boundary.flow(flow.kernel.tuple)?.moves, 2);
   plane.expect(flow.kernel, 'out', 'A  1:1(0) ack 1 win 1', 'A  2001:2001(0) ack 9001 win 1', {
     ...flow.kernel,
     tuple: again,
   });
-  // The former wire is as unknown as any other: no flow, not touched.
+  // Our kernel knows no such connection and would answer with a reset.
+  plane.expect(flow.wire, 'in', 'A  5001:5001(0) ack 1001 win 1', 'drop old-path');
+  plane.boundary.forgetWire(flow.wire.tuple);
   plane.expect(flow.wire, 'in', 'A  5001:5001(0) ack 1001 win 1', 'same');
 });
 

@@ -10,6 +10,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { runCommand } from '../../src/lab/namespace.js';
 import { until } from '../../src/lab/wait.js';
 import { RawSender } from '../../src/libc/raw.js';
+import { type Seq, seqAdd } from '../../src/wire/seq.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
 import { Connection } from './connection.js';
 
@@ -96,6 +97,38 @@ describe('a packet that a tc program keeps back', () => {
       assert.equal(await connection.echoed('stolen', KICKED_MS), undefined, 'came by itself');
       connection.kick(raw, 5);
       assert.notEqual(await connection.echoed('stolen', KICKED_MS), undefined);
+    });
+
+    /** The peer has 'aaaa', but its ACK was lost, and so was 'bbbb'; the kernel has backed off. */
+    async function halfLost(): Promise<Seq> {
+      await start();
+      const { sndUna } = connection.position();
+      const input = 'type filter hook input priority 0;';
+      network.run('vm', 'nft', `add table inet t; add chain inet t c { ${input} }`);
+      network.run('vm', 'nft', 'add rule inet t c tcp sport 7000 drop');
+      connection.write('aaaa');
+      await sleep(50);
+      keepBack('stolen');
+      connection.write('bbbb');
+      await until('a backoff', () => connection.info().backoff >= BACKOFF);
+      network.run('vm', 'nft', 'delete table inet t');
+      return seqAdd(sndUna, 4);
+    }
+
+    it(`IPv${family}: the peer has more: kick while held, then ACK(TIAck)`, async () => {
+      const tiack = await halfLost();
+      connection.kick(raw, 16);
+      letOut();
+      raw.toKernel(connection.fromPeer(tiack));
+      assert.notEqual(await connection.echoed('bbbb', 500), undefined);
+    });
+
+    it(`IPv${family}: the peer has more: ACK(TIAck) first spoils the kick`, async () => {
+      const tiack = await halfLost();
+      letOut();
+      raw.toKernel(connection.fromPeer(tiack));
+      connection.kick(raw, 16);
+      assert.equal(await connection.echoed('bbbb', 500), undefined);
     });
   }
 });

@@ -128,3 +128,14 @@ export const decoded = (bytes: Uint8Array): Packet => {
   assert.ok(!('error' in packet));
   return packet;
 };
+
+/** Carries packets between both ends until nothing more comes. */
+export function exchange(p: ReturnType<typeof pair>): void {
+  for (let rounds = 0; rounds < 20; rounds++) {
+    const [toPeer, toMover] = [p.mover.takeSent(), p.peer.takeSent()];
+    if (toPeer.length === 0 && toMover.length === 0) return;
+    p.peer.receive(...toPeer);
+    p.mover.receive(...toMover);
+  }
+  assert.fail('no end of packets');
+}

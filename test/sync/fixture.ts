@@ -7,7 +7,7 @@ import { encodeTiOpen, type Flow, ROLE } from '../../src/boundary/abi.gen.js';
 import type { Draw, EndKeys } from '../../src/sync/attempt.js';
 import type { SyncReport } from '../../src/sync/event.js';
 import type { Effect } from '../../src/sync/handshake.js';
-import { type Confirm, deriveKeys, type Sync } from '../../src/sync/keys.js';
+import { type Confirm, deriveKeys, type Sync, type SyncAck } from '../../src/sync/keys.js';
 import { type Mover, newMover, stepMover } from '../../src/sync/mover.js';
 import { type Candidate, type Syn, stepResponder } from '../../src/sync/responder.js';
 import { address } from '../../src/wire/address.js';
@@ -209,3 +209,17 @@ const tiKind = (p: Packet): string => {
   const option = p.options.find((o) => o.kind.startsWith('ti-'));
   return option === undefined ? '' : ` ${option.kind}`;
 };
+
+/** A packet reaches the mover. */
+export const onPacket = (mover: Mover, packet: Packet, flow = flows().mover) =>
+  stepMover(mover, { event: 'packet', packet, flow });
+
+/** Something without a content happens to it. */
+export const on = (mover: Mover, event: 'timer' | 'proven' | 'refused' | 'yield' | 'superseded') =>
+  stepMover(mover, { event });
+
+/** SYN/ACK with some of its TI_SYNC changed after it was signed. */
+export const tampered = (packet: Packet, change: Partial<SyncAck>): Packet => ({
+  ...packet,
+  options: packet.options.map((o) => (o.kind === 'ti-sync-ack' ? { ...o, ...change } : o)),
+});

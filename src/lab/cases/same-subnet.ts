@@ -4,6 +4,7 @@
  * detour), and everything else to the old address straight to the stranger. Then the other way
  * round: the server comes into the client's subnet, and there gets another address.
  */
+import { writeSysctls } from '../namespace.js';
 import type { Case, PlayedTransfer, Stage } from '../stage.js';
 import { now, pause, until } from '../wait.js';
 
@@ -17,6 +18,8 @@ export const sameSubnet: Case = {
   summary: 'the server leaves the client’s subnet, a stranger takes its address; and it comes back',
   options: { daemons: ['dartagnan', 'vm'] },
   async play(stage) {
+    // RFC 9131: its neighbours are to hear when it has an address that another host had.
+    writeSysctls(stage.lab.namespaces.vm, { 'ipv6/conf/eth0/ndisc_notify': '1' });
     const left = await stage.transfer({ client: 'dartagnan' });
     left.streams.write(RATE);
     await left.streams.flowing(now());
@@ -50,6 +53,8 @@ async function meetStranger(stage: Stage): Promise<void> {
   const old = lab.vmAddress(family, 'athos');
   lab.plugStranger('athos', old);
   stage.step(`a stranger has ${old} now`);
+  const client = lab.address('dartagnan', family);
+  stage.check('the stranger pings the client', pings(stage, 'stranger', client));
   const calls = { client: 'dartagnan', server: 'stranger', address: old } as const;
   const transfer = await stage.transfer(calls);
   for (const end of transfer.streams.both) end.order({ do: 'send', bytes: 100_000 });
@@ -58,8 +63,13 @@ async function meetStranger(stage: Stage): Promise<void> {
   const ports = ['ipproto', 'tcp', 'sport', '40000', 'dport', `${transfer.port}`];
   const way = lab.run('dartagnan', ['ip', 'route', 'get', old, ...ports]);
   stage.check('and directly', !way.includes(' via '), way.split('\n')[0]);
-  const ping = lab.run('dartagnan', ['busybox', 'ping', '-c', '1', '-w', '5', old]);
-  stage.check('and by ping', ping.includes(' 0% packet loss'));
+  stage.check('and pings it', pings(stage, 'dartagnan', old));
+}
+
+/* The first one may come before the port of the bridge forwards. */
+function pings(stage: Stage, from: 'stranger' | 'dartagnan', to: string): boolean {
+  const output = stage.lab.run(from, ['busybox', 'ping', '-c', '3', '-i', '0.3', '-w', '5', to]);
+  return /[1-3] packets received/.test(output);
 }
 
 /** The VM comes back, and the stranger goes: one flow has its old address again, one has not. */
@@ -85,13 +95,10 @@ async function renumber(stage: Stage, transfers: PlayedTransfer[]): Promise<void
   const [fresh, length] = family === 4 ? ['192.0.2.77', 24] : ['2001:db8:1::77', 64];
   stage.step(`the VM's address becomes ${fresh}`);
   const at = now();
-  lab.run('vm', ['ip', 'addr', 'add', `${fresh}/${length}`, 'dev', 'eth0']);
   lab.run('vm', ['ip', 'addr', 'del', `${old}/${length}`, 'dev', 'eth0']);
+  lab.run('vm', ['ip', 'addr', 'add', `${fresh}/${length}`, 'dev', 'eth0']);
   for (const { streams } of transfers) await streams.flowing(at + 500);
-  for (const transfer of transfers) {
-    const to = transfer.address === undefined ? 'the same link' : transfer.address;
-    await stage.checkSettled(`another address on ${to}`, transfer);
-  }
+  for (const transfer of transfers) await stage.checkSettled('another address', transfer);
   await checkDirect(stage, transfers);
 }
 
