@@ -7,7 +7,16 @@
  * old address would go on being used, and nobody would know that it has gone.  So, when the
  * first advertisement has new prefixes only, all that is old is dropped, as network managers do.
  * If it has a prefix of before, the link seems to be the same, but it may have several routers:
- * what none of them has confirmed after a while is dropped, and usually that is nothing.
+ * what none of them has confirmed after a while is dropped, and usually that is nothing.  A while
+ * is short if the other routers, asked for one by one, do not even tell their hardware address.
+ *
+ *   first advertisement ──► no prefix of before ─────────────────────────► drop
+ *          ├──► all prefixes of before ──────────────────────── 4 s ─────► drop the rest
+ *          `──► some ──► ask the silent routers ──► one is there ── 4 s ─► drop the rest
+ *                                  `──► none is there ── 0.6 s ──────────► drop the rest
+ *
+ * Some: also where a daemon comes too late for the first advertisement of the new link, and
+ * takes what that gave for prefixes of before.
  *
  * Only where the kernel itself accepts router advertisements: systemd-networkd, NetworkManager
  * and dhcpcd switch that off on the interfaces that they own.
@@ -15,29 +24,26 @@
  * Prefixes come from the kernel (RTM_NEWPREFIX), not from a socket of our own: what arrives
  * here has passed the kernel's checks (hop limit 255, a link-local router).
  */
-import { readFileSync } from 'node:fs';
 import { SystemError } from '../libc/errno.js';
 import type { Poller } from '../libc/poller.js';
 import {
-  AF_INET6,
   AF_NETLINK,
   bindNetlink,
   closeFd,
-  inetSockaddr,
   interfaceIndex,
   NETLINK_ROUTE,
   openSocket,
   receive,
   SOCK_RAW,
-  sendTo,
-  setOption,
 } from '../libc/socket.js';
-import { type Address, address } from '../wire/address.js';
-import { dropLearned, type Learned, learnedFromRouters, prefixOf } from './learned.js';
+import type { Address } from '../wire/address.js';
+import { ipv6Setting } from './ipv6-setting.js';
+import { dropLearned, type Learned, learnedFromRouters, prefixOf, silentRouters } from './learned.js';
 import { decodeMessages } from './message.js';
+import { forgetUnresolved, isUnresolved } from './neighbours.js';
 import type { Netlink } from './netlink.js';
-import { decodeLink, decodePrefix, GROUP, RTM } from './rtnetlink.js';
-import { getLink } from './rtnetlink-request.js';
+import { solicitRouters } from './router-solicitation.js';
+import { decodePrefix, GROUP, RTM } from './rtnetlink.js';
 
 /* RFC 4861 asks three times, 4 s apart; a port that has just come up may lose the first, and a
  * connection is waiting: so more often at first.
@@ -47,15 +53,11 @@ const SOLICITATIONS_AGAIN_MS = [250, 1000, 4000, 8000];
 /* RFC 4861: a router may answer 0.5 s late, and advertises once in 3 s at most. */
 const SETTLE_MS = 4000;
 
-const ALL_ROUTERS = address('ff02::2');
-const IPPROTO_ICMPV6 = 58;
-const ROUTER_SOLICITATION = 133;
-const SOURCE_LINK_LAYER_ADDRESS = 1;
-const IPPROTO_IPV6 = 41;
-const IPV6_MULTICAST_HOPS = 18;
-
-/* The interface has no IPv6 (yet), or is gone: nothing to ask there. */
-const NO_IPV6 = ['EADDRNOTAVAIL', 'ENETUNREACH', 'ENODEV', 'EAFNOSUPPORT', 'ENETDOWN', 'EACCES'];
+/* A host must tell its hardware address at once (RFC 4861, section 7.2.4), but a multicast question
+ * may get lost; the kernel itself would repeat it after a second.
+ */
+const ASK_SILENT_MS = [0, 200, 400];
+const UNRESOLVED_MS = 600;
 
 interface Watch {
   interface: string;
@@ -69,20 +71,24 @@ interface Watch {
 export class Autoconfiguration {
   #netlink: Netlink;
   #poller: Poller;
-  #onDropped: (interfaceName: string, addresses: Address[]) => void;
+  #onJudged: (interfaceName: string, dropped: Address[]) => void;
   #socket: number;
   #buffer = new Uint8Array(64 << 10);
   #watches = new Map<number, Watch>();
 
-  /** `onDropped`: told of addresses that were dropped, as the link is another one.  */
+  /**
+   * `onJudged`: told when the first router advertisement after a change of the carrier has been
+   * judged, with the addresses that were dropped as the link is another one: none, and at once,
+   * if it has a prefix of before.  Once more if something is dropped later.
+   */
   constructor(
     netlink: Netlink,
     poller: Poller,
-    onDropped: (interfaceName: string, addresses: Address[]) => void = () => {},
+    onJudged: (interfaceName: string, dropped: Address[]) => void = () => {},
   ) {
     this.#netlink = netlink;
     this.#poller = poller;
-    this.#onDropped = onDropped;
+    this.#onJudged = onJudged;
     this.#socket = openSocket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
     bindNetlink(this.#socket, GROUP.IPV6_PREFIX);
     poller.add(this.#socket, () => this.#drain());
@@ -106,7 +112,7 @@ export class Autoconfiguration {
     for (const delayMs of SOLICITATIONS_AGAIN_MS) {
       watch.timers.push(setTimeout(() => this.#askAgain(index), delayMs).unref());
     }
-    this.#solicit(index);
+    solicitRouters(this.#netlink, index);
   }
 
   close(): void {
@@ -131,29 +137,10 @@ export class Autoconfiguration {
 
   #askAgain(index: number): void {
     try {
-      this.#solicit(index);
+      solicitRouters(this.#netlink, index);
     } catch {
       // The first attempt has told of it.
     }
-  }
-
-  #solicit(index: number): void {
-    const socket = openSocket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
-    try {
-      // RFC 4861, section 4.1: whoever is off the link cannot make it 255.
-      setOption(socket, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 255);
-      sendTo(socket, routerSolicitation(this.#mac(index)), scoped(ALL_ROUTERS, index));
-    } catch (error) {
-      if (!(error instanceof SystemError) || !NO_IPV6.includes(error.code)) throw error;
-    } finally {
-      closeFd(socket);
-    }
-  }
-
-  #mac(index: number): Uint8Array {
-    const [answer] = this.#netlink.request(getLink(index), `look at interface ${index}`);
-    const link = answer === undefined ? undefined : decodeLink(answer);
-    return link?.ethernet === true ? link.mac : new Uint8Array();
   }
 
   /* The prefixes of one advertisement are queued in one go: they are judged together. */
@@ -190,19 +177,51 @@ export class Autoconfiguration {
     const first = watch.confirmed.size === 0;
     for (const prefix of announced) watch.confirmed.add(prefix);
     if (!first) return;
-    const sameLink = [...announced].some((prefix) => watch.learned.prefixes.has(prefix));
     stopTimers(watch);
-    if (sameLink) watch.timers.push(setTimeout(() => this.#settle(index), SETTLE_MS).unref());
-    else this.#settle(index);
+    const before = [...watch.learned.prefixes];
+    if (!before.some((prefix) => watch.confirmed.has(prefix))) {
+      this.#onJudged(watch.interface, this.#settle(index));
+      return;
+    }
+    const soon = before.some((prefix) => !watch.confirmed.has(prefix));
+    this.#settleLater(index, watch, soon);
+    this.#onJudged(watch.interface, []);
   }
 
-  #settle(index: number): void {
+  #settleLater(index: number, watch: Watch, soon: boolean): void {
+    const after = (delayMs: number, act: () => void) =>
+      watch.timers.push(setTimeout(act, delayMs).unref());
+    const settle = () => {
+      const dropped = this.#settle(index);
+      if (dropped.length > 0) this.#onJudged(watch.interface, dropped);
+    };
+    after(SETTLE_MS, settle);
+    if (!soon) return;
+    for (const delayMs of ASK_SILENT_MS) after(delayMs, () => this.#askSilent(watch));
+    after(UNRESOLVED_MS, () => {
+      const silent = silentRouters(this.#netlink, watch.learned);
+      if (silent.every((router) => isUnresolved(this.#netlink, router, index))) settle();
+    });
+  }
+
+  /* One that is there tells its hardware address, and then advertises itself. */
+  #askSilent({ learned }: Watch): void {
+    for (const router of silentRouters(this.#netlink, learned)) {
+      try {
+        forgetUnresolved(this.#netlink, 0, router);
+        solicitRouters(this.#netlink, learned.index, router);
+      } catch {
+        // It counts as silent.
+      }
+    }
+  }
+
+  #settle(index: number): Address[] {
     const watch = this.#watches.get(index);
-    if (watch === undefined) return;
+    if (watch === undefined) return [];
     this.#forget(index);
-    if (!kernelAutoconfigures(watch.interface)) return;
-    const dropped = dropLearned(this.#netlink, watch.interface, watch.learned, watch.confirmed);
-    if (dropped.length > 0) this.#onDropped(watch.interface, dropped);
+    if (!kernelAutoconfigures(watch.interface)) return [];
+    return dropLearned(this.#netlink, watch.interface, watch.learned, watch.confirmed);
   }
 }
 
@@ -215,25 +234,4 @@ export function kernelAutoconfigures(interfaceName: string): boolean {
   const accept = ipv6Setting(interfaceName, 'accept_ra');
   if (accept === 1) return ipv6Setting(interfaceName, 'forwarding') === 0;
   return accept === 2; // also on a router
-}
-
-function ipv6Setting(interfaceName: string, setting: string): number | undefined {
-  try {
-    return Number(readFileSync(`/proc/sys/net/ipv6/conf/${interfaceName}/${setting}`, 'utf8'));
-  } catch {
-    return undefined; // no IPv6, or no such interface
-  }
-}
-
-/** RFC 4861, section 4.1; the kernel fills in the checksum. */
-export function routerSolicitation(mac: Uint8Array): Uint8Array {
-  if (mac.length !== 6) return Uint8Array.of(ROUTER_SOLICITATION, 0, 0, 0, 0, 0, 0, 0);
-  const option = [SOURCE_LINK_LAYER_ADDRESS, 1, ...mac];
-  return Uint8Array.of(ROUTER_SOLICITATION, 0, 0, 0, 0, 0, 0, 0, ...option);
-}
-
-function scoped(a: Address, index: number): Uint8Array {
-  const sockaddr = inetSockaddr(a).slice();
-  new DataView(sockaddr.buffer).setUint32(24, index, true);
-  return sockaddr;
 }

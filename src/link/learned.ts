@@ -78,6 +78,17 @@ export function dropLearned(
     .map((a) => a.address);
 }
 
+/** Routers that have given a default route or another, and have not renewed it since. */
+export function silentRouters(netlink: Netlink, old: Learned): Address[] {
+  const elapsedMs = performance.now() - old.atMs;
+  const silent = learnedRoutes(netlink, old.index).flatMap((route) => {
+    const before = old.routes.find((r) => sameRoute(r, route));
+    if (before === undefined || isRenewed(before, route, elapsedMs)) return [];
+    return route.gateway ?? [];
+  });
+  return [...new Set(silent)];
+}
+
 /** '2001:db8:1::/64': the first bits of an address, as canonical text. */
 export function prefixOf(a: Address, prefixLength: number): string {
   const bytes = addressBytes(a).slice();

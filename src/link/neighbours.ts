@@ -33,3 +33,10 @@ export function forgetUnresolved(netlink: Netlink, minimumMs = 0, only?: Address
   }
   return unresolved.length;
 }
+
+/** Whether a neighbour on this interface has been asked for and has not answered yet. */
+export const isUnresolved = (netlink: Netlink, neighbour: Address, index: number): boolean =>
+  netlink
+    .request(getNeighbours(), 'list the neighbours')
+    .flatMap((message) => decodeNeighbour(message) ?? [])
+    .some((n) => n.index === index && n.address === neighbour && n.unresolvedMs !== undefined);

@@ -19,7 +19,7 @@ import { Claims } from './claims.js';
 import type { Clock } from './clock.js';
 import type { SyncEvent } from './event.js';
 import { KeyRing } from './key-ring.js';
-import { kickEffects } from './kick.js';
+import { kickEffects, silentMs } from './kick.js';
 import { type MoveOptions, Moves } from './moves.js';
 import { Performer, type SyncBoundary } from './performer.js';
 import type { PortRange } from './wire-port.js';
@@ -49,6 +49,7 @@ const CANDIDATES_MAX = 4096;
 
 export class SyncAgent {
   readonly #boundary: SyncBoundary;
+  readonly #clock: Clock;
   readonly #performer: Performer;
   readonly #moves: Moves;
   readonly #claims: Claims;
@@ -58,6 +59,7 @@ export class SyncAgent {
     const performer = new Performer(o);
     const keys = new KeyRing(o.psk);
     this.#boundary = boundary;
+    this.#clock = clock;
     this.#performer = performer;
     this.#moves = new Moves({
       ...{ boundary, performer, clock, random, keys },
@@ -83,18 +85,19 @@ export class SyncAgent {
 
   /** Ends the synchronization of a flow; its egress goes on as its mapping says. */
   cancel(kernel: Tuple): void {
-    this.#performer.transact(() => {
-      if (this.#moves.end(kernel)) this.#performer.perform(kernel, [{ effect: 'release' }]);
-    });
+    this.#performer.transact(() => this.#moves.cancel(kernel));
   }
 
   /** The path of a flow is back as it was: ends a synchronization of it, and wakes its kernel. */
   kick(kernel: Tuple): void {
     this.#performer.transact(() => {
+      if (this.#moves.kickIsDue(kernel)) return;
       // A mapping that waits for its proof is where the flow is now: its CONFIRM must go on.
       if (this.#moves.stateOf(kernel) !== 'confirming') this.#moves.end(kernel);
       const flow = this.#boundary.flow(kernel);
-      if (flow !== undefined) this.#performer.perform(kernel, kickEffects(kernel, flow));
+      if (flow === undefined) return;
+      const effects = kickEffects(kernel, flow, silentMs(flow, this.#clock.now()));
+      this.#performer.perform(kernel, effects);
     });
   }
 

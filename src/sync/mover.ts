@@ -5,10 +5,11 @@
  *
  *              begin             SYN/ACK valid               packet over the new wire
  *   waiting ---------> syn-sent ---------------> confirming --------------------------> proven
- *    | ^  ^             | ^   |                   | ^    |
- *    `-'  |       timer:| |   |   timer, same     | |    |
- *  timer: |    same SYN `-'   |   SYN/ACK: CONFIRM`-'    |
- *  begin  |                   |                          |
+ *    | ^  ^             | ^   |    map, CONFIRM   | ^    |     kick, if it is due still
+ *    `-'  |       timer:| |   |                   `-'    |
+ *  timer: |    same SYN `-'   |    timer: kick if due,   |
+ *  begin  |                   |    else CONFIRM;         |
+ *         |                   |    same SYN/ACK: CONFIRM |
  *         |<------------------'                          |
  *         |  refused, ghost, TIAck behind, yield,        |
  *         |  superseded, SYN_TRIES_MAX                   |
@@ -16,6 +17,11 @@
  *            refused, peer restarted, superseded, map failed, CONFIRM_TRIES_MAX
  *
  *   syn-sent, confirming: valid TI_RST, or TIAck beyond what was ever sent --> failed
+ *
+ * The kick is due when the flow is proven, or after a lead that the peer mostly needs to commit,
+ * whatever comes first: data that overtakes that is lost.  Until then the flow stays held.  An
+ * attempt that ends before takes its kick along, for the next one holds the flow as well, and has
+ * its own; who ends the synchronization as a whole gets it from duesOf().
  *
  * Each begin draws a new port, ISN, nonce and TIAck, and takes an epoch above all before it:
  * whatever the peer has committed or still holds of an older attempt, the new one is newer.
@@ -48,24 +54,47 @@ export const BACKOFF_MS = [250, 500, 1000, 2000] as const;
 export const SYN_TRIES_MAX = 5;
 export const CONFIRM_TRIES_MAX = 5;
 
+/** From the CONFIRM to the kick: the peer's daemon takes 1 to 3 ms, so many more for each flow. */
+export const KICK_LEAD_MS = 5;
+export const KICK_LEAD_PER_FLOW_MS = 0.5;
+
 export type Mover =
   /** `failures` in a row set the pace; epochs up to `newest` are used up. */
   | { state: 'waiting'; failures: number; newest: number | undefined }
   | { state: 'syn-sent'; attempt: Attempt; tries: number; failures: number }
-  | { state: 'confirming'; attempt: Attempt; syncAck: SyncAck; confirm: Packet; tries: number }
+  | {
+      state: 'confirming';
+      attempt: Attempt;
+      syncAck: SyncAck;
+      confirm: Packet;
+      tries: number;
+      /** Not done yet; it is when the timer fires that was armed for `leadMs`. */
+      kick: Effect[];
+      leadMs: number;
+    }
   | { state: 'proven' }
   | { state: 'failed'; why: FailureReason };
 
 export type MoverEvent =
   | { event: 'begin'; draw: Draw }
   | { event: 'obstacle'; reason: FailureReason } // the driver cannot draw what begin needs
-  | { event: 'packet'; packet: Packet; flow: Flow }
+  | ({ event: 'packet' } & Answered)
   | { event: 'timer' }
   | { event: 'proven' }
   | { event: 'refused' } // a bare RST on the wire that waits for its proof
   | { event: 'yield' } // the other end moves as well, and goes first
   | { event: 'superseded' } // the other end has moved: our attempt goes to where it was
   | { event: 'effect-failed'; why: Exclude<EffectFailure, 'no-flow'> };
+
+/** A packet on the attempt's wire, and how things are when it comes. */
+export interface Answered {
+  packet: Packet;
+  flow: Flow;
+  /** For how long nothing has come in on the flow. */
+  silentMs: number;
+  /** How many other flows wait for their answer at this moment: the peer has as much to do. */
+  waiting: number;
+}
 
 export interface MoverStep {
   next: Mover;
@@ -123,7 +152,7 @@ function stepWaiting(mover: Waiting, event: MoverEvent): MoverStep {
 function stepSynSent(mover: SynSent, event: MoverEvent): MoverStep {
   switch (event.event) {
     case 'packet':
-      return answered(mover, event.packet, event.flow);
+      return answered(mover, event);
     case 'timer':
       if (mover.tries >= SYN_TRIES_MAX) return again(mover, 'no-answer', { atOnce: true });
       return sendSyn({ ...mover, failures: mover.failures + 1 }, [failed('no-answer')]);
@@ -152,7 +181,8 @@ function sendSyn(mover: SynSent, before: Effect[]): MoverStep {
   };
 }
 
-function answered(mover: SynSent, packet: Packet, flow: Flow): MoverStep {
+function answered(mover: SynSent, o: Answered): MoverStep {
+  const { packet, flow } = o;
   const verdict = judgeAnswer(mover.attempt, packet, flow);
   switch (verdict.answer) {
     case 'none':
@@ -167,24 +197,24 @@ function answered(mover: SynSent, packet: Packet, flow: Flow): MoverStep {
     case 'invalid-tiack':
       return fail(mover, 'invalid-tiack', refusalOf(mover.attempt, packet));
     case 'accepted':
-      return accept(mover, { packet, syncAck: verdict.syncAck, flow });
+      return accept(mover, { ...o, syncAck: verdict.syncAck });
   }
 }
 
-function accept(
-  { attempt }: SynSent,
-  o: { packet: Packet; syncAck: SyncAck; flow: Flow },
-): MoverStep {
+function accept({ attempt }: SynSent, o: Answered & { syncAck: SyncAck }): MoverStep {
   const { kernel, wire, epoch } = attempt;
   const { tiack } = o.syncAck;
   const { confirm, mapping } = acceptance(attempt, o);
-  const commit = { kernel, flow: o.flow, mapping, epoch, unproven: true, announce: confirm };
+  const { flow, silentMs, syncAck } = o;
+  const c = { kernel, flow, mapping, epoch, unproven: true, announce: confirm, silentMs };
+  const { commit, kick } = commitEffects(c);
+  const leadMs = KICK_LEAD_MS + KICK_LEAD_PER_FLOW_MS * o.waiting;
   return {
-    next: { state: 'confirming', attempt, syncAck: o.syncAck, confirm, tries: 1 },
+    next: { state: 'confirming', attempt, syncAck, confirm, tries: 1, kick, leadMs },
     effects: [
       { effect: 'report', report: { type: 'syn-ack-received', wire, epoch, tiack } },
-      ...commitEffects(commit),
-      { effect: 'arm', afterMs: backoffMs(0) },
+      ...commit,
+      { effect: 'arm', afterMs: leadMs },
       { effect: 'report', report: { type: 'confirm-sent', wire, epoch, tries: 1 } },
     ],
   };
@@ -195,16 +225,13 @@ function stepConfirming(mover: Confirming, event: MoverEvent): MoverStep {
   switch (event.event) {
     case 'packet':
       return answeredAgain(mover, event.packet);
-    case 'timer': {
-      if (mover.tries >= CONFIRM_TRIES_MAX) return again(mover, 'unconfirmed', { atOnce: true });
-      const { next, effects } = repeatConfirm({ ...mover, tries: mover.tries + 1 });
-      return { next, effects: [...effects, { effect: 'arm', afterMs: backoffMs(mover.tries) }] };
-    }
+    case 'timer':
+      return mover.kick.length > 0 ? kick(mover) : confirmOnTimer(mover);
     case 'proven': {
       const report = { type: 'proven', wire, epoch } as const;
       return {
         next: { state: 'proven' },
-        effects: [{ effect: 'disarm' }, { effect: 'report', report }],
+        effects: [...mover.kick, { effect: 'disarm' }, { effect: 'report', report }],
       };
     }
     case 'refused':
@@ -216,6 +243,18 @@ function stepConfirming(mover: Confirming, event: MoverEvent): MoverStep {
     default:
       return stay(mover);
   }
+}
+
+/** The lead is over; the timer goes on as if it had been armed for the CONFIRM alone. */
+const kick = (mover: Confirming): MoverStep => ({
+  next: { ...mover, kick: [] },
+  effects: [...mover.kick, { effect: 'arm', afterMs: backoffMs(0) - mover.leadMs }],
+});
+
+function confirmOnTimer(mover: Confirming): MoverStep {
+  if (mover.tries >= CONFIRM_TRIES_MAX) return again(mover, 'unconfirmed', { atOnce: true });
+  const { next, effects } = repeatConfirm({ ...mover, tries: mover.tries + 1 });
+  return { next, effects: [...effects, { effect: 'arm', afterMs: backoffMs(mover.tries) }] };
 }
 
 /** The peer repeats its SYN/ACK until it has a CONFIRM, or says that it cannot go on. */
@@ -267,12 +306,17 @@ function again(
   };
 }
 
-/** The end: no attempt can succeed.  The peer is told if that is news to it. */
+/**
+ * The end: no attempt can succeed.  The peer is told if that is news to it.  A flow that was
+ * mapped is let go: what its kernel says when it is given up shall leave.
+ */
 function fail(mover: SynSent | Confirming, why: FailureReason, send?: Packet): MoverStep {
+  const isDue = kickIsDue(mover);
   return {
     next: { state: 'failed', why },
     effects: [
       ...sending(send),
+      ...(isDue ? [{ effect: 'release' } as const] : []),
       ...abandon(mover),
       { effect: 'disarm' },
       { effect: 'report', report: { type: 'failed', reason: why, final: true } },
@@ -283,6 +327,17 @@ function fail(mover: SynSent | Confirming, why: FailureReason, send?: Packet): M
 /** What ends the attempt on this side.  Confirming, its wire is the flow's: not ours to delete. */
 export const abandon = (mover: Mover): Effect[] =>
   mover.state === 'syn-sent' ? [{ effect: 'delete-wire', wire: mover.attempt.wire }] : [];
+
+/** Whether the flow is mapped, and its kernel has not been told yet. */
+export const kickIsDue = (mover: Mover): boolean =>
+  mover.state === 'confirming' && mover.kick.length > 0;
+
+/**
+ * What lets a flow go on whose synchronization is ended from outside.  Mapped, its kernel must
+ * hear of the peer's ACK, or it would send for ever what lies below the base.
+ */
+export const duesOf = (mover: Mover): Effect[] =>
+  mover.state === 'confirming' && mover.kick.length > 0 ? mover.kick : [{ effect: 'release' }];
 
 const sending = (packet: Packet | undefined): Effect[] =>
   packet === undefined ? [] : [{ effect: 'send', packet }];

@@ -25,6 +25,11 @@ export class StartQueue {
     private readonly start: (flow: string) => void,
   ) {}
 
+  /** How many flows have begun and wait for an answer. */
+  get begun(): number {
+    return this.#begun.size;
+  }
+
   /** Starts `flow` as soon as there is a place for it: now, mostly. */
   add(flow: string): void {
     this.#waiting.add(flow);
