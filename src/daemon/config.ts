@@ -74,7 +74,10 @@ const FILE_SHAPE = z.strictObject({
   quarantine: duration('0s', '60s').default(3_000),
   idle: duration('1m', '365d').default(86_400_000),
   mark: integer(1, 0xffff_ffff).default(MARK_DEFAULT),
-  table: integer(1, 0xffff_ffff).default(TABLE_DEFAULT),
+  // The next one is ours, too; 252 to 255 are the system's (main, local, ...).
+  table: integer(1, 0xffff_fffe)
+    .refine((table) => table < 251 || table > 255, 'must not be 251 to 255')
+    .default(TABLE_DEFAULT),
   source_ports: z
     .string('must be a string like "61000-65535"')
     .transform(portRange)

@@ -13,23 +13,21 @@ import { reasonClass, reasonName, WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
-import { Autoconfiguration, kernelAutoconfigures } from '../link/autoconf.js';
 import { DetourTable } from '../link/detour.js';
-import { renewAddresses } from '../link/dhcp.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
 import { tcpSockets } from '../link/sockets.js';
 import { deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
-import { type Address, family } from '../wire/address.js';
+import type { Address } from '../wire/address.js';
 import { tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
 import { Detours, withDetours } from './detours.js';
 import { flowIsOver, flowView, legacyConnections, legacyView } from './flow-views.js';
-import { type LinkCounts, LinkMemory } from './link-memory.js';
+import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { Orphans } from './orphans.js';
@@ -76,14 +74,13 @@ class Daemon implements DaemonControl {
   #boundary: Boundary;
   #raw: RawSender;
   #monitor: LinkMonitor;
-  #autoconf: Autoconfiguration;
+  #care: LinkCare;
   #detours: Detours;
   #agent: SyncAgent;
   #retention: Retention;
   #mobility: Mobility;
   #orphans: Orphans;
   #upkeep: Upkeep;
-  #memory: LinkMemory;
   #end: () => void = () => undefined;
 
   constructor(config: Config, log: Logger) {
@@ -98,9 +95,11 @@ class Daemon implements DaemonControl {
     configure(boundary, config);
     this.#raw = new RawSender(config.mark);
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
-    this.#autoconf = new Autoconfiguration(this.#netlink, this.#poller, (name) =>
-      this.#settling.end(name, 6),
-    );
+    this.#care = new LinkCare({
+      ...{ boundary, emit, log, runDir: config.runDir, renew: config.renew },
+      ...{ netlink: this.#netlink, poller: this.#poller, monitor: this.#monitor },
+      settling: this.#settling,
+    });
     this.#detours = new Detours({
       table: new DetourTable(this.#netlink, { table: config.table + 1 }),
       routes: this.#routes,
@@ -121,7 +120,6 @@ class Daemon implements DaemonControl {
       detours: this.#detours,
     });
     this.#orphans = new Orphans(shared);
-    this.#memory = new LinkMemory(config.runDir, () => this.#linkCounts());
     this.#upkeep = new Upkeep({
       boundary,
       idleMs: config.idleMs,
@@ -148,20 +146,19 @@ class Daemon implements DaemonControl {
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#reconcile();
-    this.#catchUp();
+    this.#care.catchUp();
     await ended;
     this.#emit({ event: 'stopping' });
     await api.close();
   }
 
   close(): void {
-    this.#memory.close();
     this.#settling.close();
     this.#upkeep.close();
     this.#orphans.close();
     this.#mobility.close();
     this.#agent.close();
-    this.#autoconf.close();
+    this.#care.close();
     this.#monitor.close();
     this.#raw.close();
     this.#poller.close();
@@ -221,7 +218,7 @@ class Daemon implements DaemonControl {
   attach(name: string): void {
     this.#boundary.attach(name);
     this.#emit({ event: 'attached', interface: name });
-    this.#memory.remember();
+    this.#care.attached();
     this.#mobility.reconcile();
   }
 
@@ -256,54 +253,9 @@ class Daemon implements DaemonControl {
   #linkChanged(change: LinkChange): void {
     if (change.type === 'route-changed') this.#retention.routesChanged();
     else this.#emit(ofLinkChange(change));
-    if (change.type === 'address-added') {
-      this.#settling.end(change.interface, family(change.address));
-    }
+    this.#care.changed(change);
     this.#mobility.linkChanged(change);
-    if (change.type === 'carrier') this.#carrierChanged(change.interface, change.up);
     if (change.type !== 'route-changed') this.#orphans.update(this.#configured());
-  }
-
-  /* The network behind the link may be another one when it comes back. */
-  #carrierChanged(name: string, up: boolean): void {
-    if (!this.#boundary.attached().includes(name)) return;
-    this.#memory.remember();
-    this.#settling.begin(name);
-    if (!up) {
-      this.#autoconf.carrierDown(name);
-      return;
-    }
-    this.#autoconf.carrierUp(name);
-    if (!kernelAutoconfigures(name)) this.#settling.end(name, 6);
-    renewAddresses(name, { renew: this.#config.renew }).then(
-      (renewed) => {
-        if (renewed === undefined) this.#settling.end(name, 4);
-        else this.#emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
-      },
-      (error: unknown) => {
-        this.#log.warn({ err: error, interface: name }, 'renewal failed');
-        this.#settling.end(name, 4);
-      },
-    );
-  }
-
-  /* A cable that was changed while no daemon ran. */
-  #catchUp(): void {
-    const changed = this.#memory.changed();
-    const links = this.#monitor.links().filter((link) => link.carrier);
-    for (const { name } of links.filter((link) => changed.includes(link.name))) {
-      this.#carrierChanged(name, false);
-      this.#carrierChanged(name, true);
-    }
-    this.#memory.remember();
-  }
-
-  #linkCounts(): LinkCounts {
-    const attached = this.#boundary.attached();
-    const links = this.#monitor.links().filter((link) => attached.includes(link.name));
-    return Object.fromEntries(
-      links.map(({ name, index, carrierChanges }) => [name, { index, carrierChanges }]),
-    );
   }
 
   #reconcile(): void {

@@ -18,8 +18,8 @@ import type { Emit } from './monitor-events.js';
 import type { Routes } from './routes.js';
 
 export interface DetoursOptions {
-  table: DetourTable;
-  routes: Routes;
+  table: Pick<DetourTable, 'refresh' | 'destinations' | 'set'>;
+  routes: Pick<Routes, 'to'>;
   /** Whether a boundary is attached there: elsewhere a flow would leave untranslated. */
   attached: (interfaceName: string) => boolean;
   emit: Emit;

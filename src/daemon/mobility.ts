@@ -31,7 +31,10 @@ import { type Surroundings, whereabouts } from './whereabouts.js';
 /* The kernel announces an address, its routes and the end of DAD in one burst. */
 const BURST_MS = 2;
 
-/* A full reading of a large flow table must not become all that the daemon does. */
+/* Reading a large flow table must not become all that the daemon does, when routes change all the
+ * time; a thousand flows are read in 10 ms, and are no reason to wait.
+ */
+const READING_LONG_MS = 50;
 const REST_FACTOR = 4;
 
 /* RFC 8200: what every IPv6 link carries; only for a link that vanished meanwhile. */
@@ -65,7 +68,7 @@ export class Mobility {
   #journeys = new Map<string, Journey>();
   #timer: NodeJS.Timeout | undefined;
   #giveUp: NodeJS.Timeout | undefined;
-  #lastRun = { endedAt: 0, tookMs: 0 };
+  #restUntil = 0;
 
   constructor(o: MobilityOptions) {
     this.#o = o;
@@ -80,7 +83,7 @@ export class Mobility {
 
   /** Once for a burst of changes. */
   reconcileSoon(): void {
-    const restMs = this.#lastRun.endedAt + REST_FACTOR * this.#lastRun.tookMs - monotonicMs();
+    const restMs = this.#restUntil - monotonicMs();
     this.#timer ??= setTimeout(() => this.reconcile(), Math.max(BURST_MS, restMs));
   }
 
@@ -88,9 +91,8 @@ export class Mobility {
   reconcile(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    const startedAt = monotonicMs();
     const picture = this.#picture();
-    const flows = this.#o.boundary.flows();
+    const flows = this.#readFlows();
     this.#anyHeld = false;
     this.#o.retention.update(flows, (address) => picture.holders(address).length > 0);
     this.#o.detours.update(flows);
@@ -98,8 +100,14 @@ export class Mobility {
       if (!flowIsOver(flow)) this.#settle(kernel, flow, picture);
     }
     this.#armGiveUp();
-    const endedAt = monotonicMs();
-    this.#lastRun = { endedAt, tookMs: endedAt - startedAt };
+  }
+
+  #readFlows(): Array<[Tuple, Flow]> {
+    const startedAt = monotonicMs();
+    const flows = this.#o.boundary.flows();
+    const tookMs = monotonicMs() - startedAt;
+    this.#restUntil = tookMs < READING_LONG_MS ? 0 : startedAt + REST_FACTOR * tookMs;
+    return flows;
   }
 
   /** Why the last attempt to move this flow came to nothing; undefined: none has. */

@@ -38,7 +38,13 @@ import {
 } from '../libc/socket.js';
 import type { Address } from '../wire/address.js';
 import { ipv6Setting } from './ipv6-setting.js';
-import { dropLearned, type Learned, learnedFromRouters, prefixOf, silentRouters } from './learned.js';
+import {
+  dropLearned,
+  type Learned,
+  learnedFromRouters,
+  prefixOf,
+  silentRouters,
+} from './learned.js';
 import { decodeMessages } from './message.js';
 import { forgetUnresolved, isUnresolved } from './neighbours.js';
 import type { Netlink } from './netlink.js';

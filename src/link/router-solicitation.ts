@@ -1,7 +1,14 @@
 /* Asks the routers of a link to advertise themselves now (RFC 4861, sections 4.1 and 6.3.7). */
 import { SystemError } from '../libc/errno.js';
-import { AF_INET6, closeFd, inetSockaddr, openSocket, SOCK_RAW, sendTo } from '../libc/socket.js';
-import { setOption } from '../libc/socket.js';
+import {
+  AF_INET6,
+  closeFd,
+  inetSockaddr,
+  openSocket,
+  SOCK_RAW,
+  sendTo,
+  setOption,
+} from '../libc/socket.js';
 import { type Address, address } from '../wire/address.js';
 import type { Netlink } from './netlink.js';
 import { decodeLink } from './rtnetlink.js';

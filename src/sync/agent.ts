@@ -91,7 +91,6 @@ export class SyncAgent {
   /** The path of a flow is back as it was: ends a synchronization of it, and wakes its kernel. */
   kick(kernel: Tuple): void {
     this.#performer.transact(() => {
-      if (this.#moves.kickIsDue(kernel)) return;
       // A mapping that waits for its proof is where the flow is now: its CONFIRM must go on.
       if (this.#moves.stateOf(kernel) !== 'confirming') this.#moves.end(kernel);
       const flow = this.#boundary.flow(kernel);

@@ -19,9 +19,8 @@
  *   syn-sent, confirming: valid TI_RST, or TIAck beyond what was ever sent --> failed
  *
  * The kick is due when the flow is proven, or after a lead that the peer mostly needs to commit,
- * whatever comes first: data that overtakes that is lost.  Until then the flow stays held.  An
- * attempt that ends before takes its kick along, for the next one holds the flow as well, and has
- * its own; who ends the synchronization as a whole gets it from duesOf().
+ * whatever comes first: data that overtakes that is lost.  An attempt that ends before takes its
+ * kick along, for the next one has its own; who ends the synchronization gets it from duesOf().
  *
  * Each begin draws a new port, ISN, nonce and TIAck, and takes an epoch above all before it:
  * whatever the peer has committed or still holds of an older attempt, the new one is newer.
@@ -306,17 +305,12 @@ function again(
   };
 }
 
-/**
- * The end: no attempt can succeed.  The peer is told if that is news to it.  A flow that was
- * mapped is let go: what its kernel says when it is given up shall leave.
- */
+/** The end: no attempt can succeed.  The peer is told if that is news to it. */
 function fail(mover: SynSent | Confirming, why: FailureReason, send?: Packet): MoverStep {
-  const isDue = kickIsDue(mover);
   return {
     next: { state: 'failed', why },
     effects: [
       ...sending(send),
-      ...(isDue ? [{ effect: 'release' } as const] : []),
       ...abandon(mover),
       { effect: 'disarm' },
       { effect: 'report', report: { type: 'failed', reason: why, final: true } },
@@ -328,16 +322,14 @@ function fail(mover: SynSent | Confirming, why: FailureReason, send?: Packet): M
 export const abandon = (mover: Mover): Effect[] =>
   mover.state === 'syn-sent' ? [{ effect: 'delete-wire', wire: mover.attempt.wire }] : [];
 
-/** Whether the flow is mapped, and its kernel has not been told yet. */
-export const kickIsDue = (mover: Mover): boolean =>
-  mover.state === 'confirming' && mover.kick.length > 0;
-
 /**
  * What lets a flow go on whose synchronization is ended from outside.  Mapped, its kernel must
  * hear of the peer's ACK, or it would send for ever what lies below the base.
  */
-export const duesOf = (mover: Mover): Effect[] =>
-  mover.state === 'confirming' && mover.kick.length > 0 ? mover.kick : [{ effect: 'release' }];
+export const duesOf = (mover: Mover): Effect[] => [
+  { effect: 'release' },
+  ...(mover.state === 'confirming' ? mover.kick : []),
+];
 
 const sending = (packet: Packet | undefined): Effect[] =>
   packet === undefined ? [] : [{ effect: 'send', packet }];

@@ -2,7 +2,7 @@
  * Drives the mover of each flow that moves from here: draws what an attempt needs, keeps its
  * timer, and finds it by its wire.
  */
-import { FLOW_FLAG } from '../boundary/abi.gen.js';
+import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Address } from '../wire/address.js';
 import type { Packet } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
@@ -10,7 +10,16 @@ import { type Tuple, tupleText } from '../wire/tuple.js';
 import type { Clock } from './clock.js';
 import { activeMapping, wireOf } from './handshake.js';
 import type { KeyRing } from './key-ring.js';
-import { abandon, type Mover, type MoverEvent, newestEpoch, newMover, stepMover } from './mover.js';
+import { silentMs } from './kick.js';
+import {
+  abandon,
+  duesOf,
+  type Mover,
+  type MoverEvent,
+  newestEpoch,
+  newMover,
+  stepMover,
+} from './mover.js';
 import type { Performer, SyncBoundary } from './performer.js';
 import { StartQueue } from './start-queue.js';
 import { drawWire, type PortRange, word } from './wire-port.js';
@@ -33,6 +42,8 @@ export interface MovesOptions {
 }
 
 interface Session {
+  /** tupleText(kernel): what it is found by. */
+  key: string;
   kernel: Tuple;
   source: Address;
   o: MoveOptions;
@@ -69,16 +80,24 @@ export class Moves {
     if (former?.source === source) return;
     const mover = newMover(former && newestEpoch(former.mover));
     if (former !== undefined) this.#end(former);
-    const flow = tupleText(kernel);
-    this.#sessions.set(flow, { kernel, source, o, mover, timer: undefined });
-    this.#queue.add(flow);
+    const key = tupleText(kernel);
+    this.#sessions.set(key, { key, kernel, source, o, mover, timer: undefined });
+    this.#queue.add(key);
   }
 
   /** Ends the synchronization of a flow, if there is one.  Egress stays as it is. */
-  end(kernel: Tuple): boolean {
+  end(kernel: Tuple): void {
     const session = this.#session(kernel);
     if (session !== undefined) this.#end(session);
-    return session !== undefined;
+  }
+
+  /** Ends it, and lets the flow go on as its mapping says. */
+  cancel(kernel: Tuple): void {
+    const session = this.#session(kernel);
+    if (session === undefined) return;
+    const dues = duesOf(session.mover);
+    this.#end(session);
+    this.#o.performer.perform(kernel, dues);
   }
 
   /** A packet on a wire of ours that is being set up, or just was; false: not one. */
@@ -86,8 +105,15 @@ export class Moves {
     const session = this.#sessionOfWire.get(tupleText(wire));
     if (session === undefined) return false;
     const flow = this.#o.boundary.flow(session.kernel);
-    if (flow === undefined) this.#end(session);
-    else this.#advance(session, { event: 'packet', packet, flow });
+    if (flow === undefined) {
+      this.#end(session);
+      return true;
+    }
+    this.#advance(session, {
+      ...{ event: 'packet', packet, flow },
+      silentMs: silentMs(flow, this.#o.clock.now()),
+      waiting: this.#queue.others(session.key),
+    });
     return true;
   }
 
@@ -129,13 +155,11 @@ export class Moves {
     if (session !== undefined) this.#o.performer.transact(() => this.#begin(session));
   }
 
-  /** Holds first: the TIAck read after that is the highest ACK that will have left. */
   #begin(session: Session): void {
     if (session.mover.state !== 'waiting') return;
     const { kernel, source, o } = session;
-    const held = this.#o.performer.perform(kernel, [{ effect: 'hold' }]);
-    const flow = this.#o.boundary.flow(kernel);
-    if (held === 'no-flow' || flow === undefined) {
+    const flow = this.#hold(kernel);
+    if (flow === undefined) {
       this.#end(session);
       return;
     }
@@ -164,6 +188,17 @@ export class Moves {
     this.#advance(session, { event: 'begin', draw });
   }
 
+  /**
+   * The flow, held: the TIAck read after that is the highest ACK that will have left.  A command
+   * brings the flow as it was before: just as good if it was held already, as most are.
+   */
+  #hold(kernel: Tuple): Flow | undefined {
+    const { boundary } = this.#o;
+    const { flow } = boundary.command({ verb: 'hold', kernel });
+    const wasHeld = flow !== undefined && (flow.flags & FLOW_FLAG.HELD) !== 0;
+    return wasHeld ? flow : boundary.flow(kernel);
+  }
+
   #isTaken(wire: Tuple): boolean {
     const { boundary } = this.#o;
     return boundary.wire(wire) !== undefined || boundary.flow(wire) !== undefined;
@@ -172,7 +207,7 @@ export class Moves {
   #advance(session: Session, event: MoverEvent): void {
     const { next, effects } = stepMover(session.mover, event);
     this.#find(session, next);
-    if (next.state !== 'syn-sent') this.#queue.leave(tupleText(session.kernel));
+    if (next.state !== 'syn-sent') this.#queue.leave(session.key);
     const failure = this.#o.performer.perform(session.kernel, effects, {
       arm: (afterMs) => this.#arm(session, afterMs),
       disarm: () => this.#disarm(session),
@@ -188,18 +223,18 @@ export class Moves {
 
   /** The session's next state, found by its wire from now on. */
   #find(session: Session, next: Mover): void {
-    const before = wireOfMover(session.mover);
-    if (before !== undefined) this.#sessionOfWire.delete(tupleText(before));
-    const after = wireOfMover(next);
-    if (after !== undefined) this.#sessionOfWire.set(tupleText(after), session);
+    const [before, after] = [wireOfMover(session.mover), wireOfMover(next)];
     session.mover = next;
+    if (before === after) return;
+    if (before !== undefined) this.#sessionOfWire.delete(tupleText(before));
+    if (after !== undefined) this.#sessionOfWire.set(tupleText(after), session);
   }
 
   #end(session: Session): void {
-    const { kernel } = session;
+    const { key, kernel } = session;
     this.#disarm(session);
-    this.#queue.leave(tupleText(kernel));
-    if (this.#session(kernel) === session) this.#sessions.delete(tupleText(kernel));
+    this.#queue.leave(key);
+    if (this.#sessions.get(key) === session) this.#sessions.delete(key);
     const effects = abandon(session.mover);
     this.#find(session, newMover());
     this.#o.performer.perform(kernel, effects);

@@ -25,9 +25,9 @@ export class StartQueue {
     private readonly start: (flow: string) => void,
   ) {}
 
-  /** How many flows have begun and wait for an answer. */
-  get begun(): number {
-    return this.#begun.size;
+  /** How many flows other than this one have begun and wait for an answer. */
+  others(flow: string): number {
+    return this.#begun.size - (this.#begun.has(flow) ? 1 : 0);
   }
 
   /** Starts `flow` as soon as there is a place for it: now, mostly. */

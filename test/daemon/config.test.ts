@@ -153,6 +153,7 @@ const MISTAKES: [string, string, string[]][] = [
     'mark = 0',
     ['tiflow.toml:1: mark: must be an integer from 1 to 4294967295'],
   ],
+  ['a table of the system', 'table = 254', ['tiflow.toml:1: table: must not be 251 to 255']],
   ['a relative run_dir', 'run_dir = "run"', ['tiflow.toml:1: run_dir: must be an absolute path']],
   [
     'an array over several lines',

@@ -25,8 +25,8 @@ describe('a synchronization', () => {
       'syn-sent',
       'syn-ack-received',
       'mapped',
-      'kicked',
       'confirm-sent',
+      'kicked',
       'proven',
     ]);
     assert.deepEqual(p.peer.types(), ['candidate', 'mapped', 'kicked', 'committed']);
@@ -166,7 +166,7 @@ describe('ends of a synchronization', () => {
     p.mover.agent.kick(p.kernel);
     assert.equal(p.mover.agent.state(p.kernel), 'steady');
     assert.ok(!p.mover.isHeld(p.kernel));
-    assert.equal(p.mover.injected.length, 5);
+    assert.equal(p.mover.injected.length, 3);
   });
 
   test('kick while confirming: the CONFIRM goes on', () => {
@@ -176,6 +176,38 @@ describe('ends of a synchronization', () => {
     p.mover.receive(...p.peer.takeSent());
     p.mover.agent.kick(p.kernel);
     assert.equal(p.mover.agent.state(p.kernel), 'confirming');
+    p.mover.boundary.command({ verb: 'hold', kernel: p.kernel }); // the address went once more
+    p.mover.agent.kick(p.kernel);
+    assert.ok(!p.mover.isHeld(p.kernel));
+    exchange(p);
+    assert.equal(p.mover.types().at(-1), 'proven');
+  });
+
+  test('cancel while the kick is due: kicked now, and never again', () => {
+    const p = pair();
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    p.peer.receive(...p.mover.takeSent());
+    p.mover.receive(...p.peer.takeSent());
+    assert.equal(p.mover.injected.length, 0);
+    p.mover.agent.cancel(p.kernel);
+    assert.equal(p.mover.injected.length, 3);
+    p.mover.wait(60_000);
+    assert.equal(p.mover.injected.length, 3);
+  });
+
+  test('another move while the kick is due: held, not kicked', () => {
+    const p = pair();
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    p.peer.receive(...p.mover.takeSent());
+    p.mover.receive(...p.peer.takeSent());
+    p.mover.agent.move(p.kernel, NEWER, PATH);
+    assert.equal(p.mover.injected.length, 0);
+    assert.ok(p.mover.isHeld(p.kernel));
+    p.mover.wait(6);
+    assert.ok(p.mover.isHeld(p.kernel));
+    exchange(p);
+    assert.equal(p.mover.types().at(-1), 'proven');
+    assert.ok(!p.mover.isHeld(p.kernel));
   });
 
   test('the flow has ended meanwhile', () => {

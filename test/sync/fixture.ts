@@ -8,7 +8,7 @@ import type { Draw, EndKeys } from '../../src/sync/attempt.js';
 import type { SyncReport } from '../../src/sync/event.js';
 import type { Effect } from '../../src/sync/handshake.js';
 import { type Confirm, deriveKeys, type Sync, type SyncAck } from '../../src/sync/keys.js';
-import { type Mover, newMover, stepMover } from '../../src/sync/mover.js';
+import { type Answered, type Mover, newMover, stepMover } from '../../src/sync/mover.js';
 import { type Candidate, type Syn, stepResponder } from '../../src/sync/responder.js';
 import { address } from '../../src/wire/address.js';
 import type { Packet } from '../../src/wire/packet.js';
@@ -154,10 +154,10 @@ export const synAckTo = (mover: SynSent, peer: Flow, o: Partial<Syn> = {}): Pack
   candidateOf(peer, mover.attempt.syn, o).synAck;
 
 /** A mover that has accepted the SYN/ACK of `peer`, and its effects. */
-export function accepted(f: { mover: Flow; peer: Flow }) {
+export function accepted(f: { mover: Flow; peer: Flow }, o: Partial<Answered> = {}) {
   const mover = synSent(f.mover);
   const packet = synAckTo(mover, f.peer);
-  const { next, effects } = stepMover(mover, { event: 'packet', packet, flow: f.mover });
+  const { next, effects } = onPacket(mover, packet, f.mover, o);
   assert.ok(next.state === 'confirming');
   return { next, effects, synAck: packet };
 }
@@ -168,17 +168,18 @@ export const confirmEvent = (packet: Packet, flow: Flow, redirect = false) => ({
   confirm: optionOf<Confirm>(packet, 'ti-confirm'),
   flow,
   redirect,
+  silentMs: 0,
 });
 
-/** Effects in short: 'hold', 'send SA', 'inject x5', 'arm 250', 'report failed no-answer'. */
+/** Effects in short: 'hold', 'send SA', 'inject ICMP x5', 'arm 250', 'report failed no-answer'. */
 export function brief(effects: Effect[]): string[] {
   const lines: string[] = [];
   for (const e of effects) {
     const line = briefOne(e);
     const last = lines.at(-1);
     const times = last?.startsWith(`${line} x`) ? Number(last.slice(line.length + 2)) : 1;
-    if (line === 'inject' && (last === line || times > 1))
-      lines[lines.length - 1] = `inject x${times + 1}`;
+    if (line.startsWith('inject') && (last === line || times > 1))
+      lines[lines.length - 1] = `${line} x${times + 1}`;
     else lines.push(line);
   }
   return lines;
@@ -189,6 +190,8 @@ function briefOne(e: Effect): string {
     case 'send':
     case 'refuse':
       return `${e.effect} ${e.packet.flags}${tiKind(e.packet)}`;
+    case 'inject':
+      return `inject ${e.packet[9] === 6 ? 'ACK' : 'ICMP'}`;
     case 'arm':
       return `arm ${e.afterMs}`;
     case 'report':
@@ -211,8 +214,18 @@ const tiKind = (p: Packet): string => {
 };
 
 /** A packet reaches the mover. */
-export const onPacket = (mover: Mover, packet: Packet, flow = flows().mover) =>
-  stepMover(mover, { event: 'packet', packet, flow });
+export const onPacket = (
+  mover: Mover,
+  packet: Packet,
+  flow = flows().mover,
+  o: Partial<Answered> = {},
+) => stepMover(mover, packetEvent(packet, flow, o));
+
+export const packetEvent = (packet: Packet, flow: Flow, o: Partial<Answered> = {}) => ({
+  ...{ event: 'packet' as const, packet, flow },
+  ...{ silentMs: 0, waiting: 0 },
+  ...o,
+});
 
 /** Something without a content happens to it. */
 export const on = (mover: Mover, event: 'timer' | 'proven' | 'refused' | 'yield' | 'superseded') =>

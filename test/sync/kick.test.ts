@@ -4,14 +4,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FLOW_FLAG, type Flow } from '../../src/boundary/abi.gen.js';
-import { mappingOf, tiackSeq } from '../../src/sync/handshake.js';
-import { commitEffects, kickEffects } from '../../src/sync/kick.js';
+import { type Effect, mappingOf, tiackSeq } from '../../src/sync/handshake.js';
+import { commitEffects, kickEffects, silentMs } from '../../src/sync/kick.js';
 import { pureAck } from '../../src/sync/segments.js';
 import { decodePacket } from '../../src/wire/packet.js';
-import { seq } from '../../src/wire/seq.js';
+import { seq, seqAdd } from '../../src/wire/seq.js';
 import { brief, flows, MOVER_KERNEL, MOVER_WIRE } from './fixture.js';
 
-const commit = (flow: Flow, tiack: number) =>
+const commit = (flow: Flow, tiack: number, silentMs = 5000) =>
   commitEffects({
     kernel: MOVER_KERNEL,
     flow,
@@ -24,46 +24,63 @@ const commit = (flow: Flow, tiack: number) =>
     epoch: 1,
     unproven: true,
     announce: pureAck(MOVER_WIRE, { seq: seq(2), ack: seq(3), window: 1 }),
+    silentMs,
   });
 
-const injected = (effects: ReturnType<typeof commit>): Uint8Array[] =>
-  effects.flatMap((e) => (e.effect === 'inject' ? [e.packet] : []));
+const injected = (o: { commit: Effect[]; kick: Effect[] }): Uint8Array[] =>
+  [...o.commit, ...o.kick].flatMap((e) => (e.effect === 'inject' ? [e.packet] : []));
 
-test('TIAck = SND.UNA: map, announce, release, then a burst', () => {
+test('TIAck = SND.UNA: map, announce, release; then ICMPs, local ACK', () => {
   const { mover } = flows({ moverSent: 10, moverAcked: 4 });
-  assert.deepEqual(brief(commit(mover, 4)), [
-    'map',
-    'report mapped',
-    'send A',
-    'release',
-    'inject x5',
-    'report kicked',
+  const { commit: first, kick } = commit(mover, 4);
+  assert.deepEqual(brief(first), ['map', 'report mapped', 'send A', 'release']);
+  assert.deepEqual(brief(kick), ['inject ICMP x7', 'inject ACK', 'report kicked']);
+});
+
+test('TIAck > SND.UNA: hold, ICMPs, map, announce, release; then local ACK', () => {
+  const { mover } = flows({ moverSent: 10, moverAcked: 4 });
+  const { commit: first, kick } = commit(mover, 9);
+  const swallowed = ['inject ICMP x7', 'map', 'report mapped', 'send A', 'release'];
+  assert.deepEqual(brief(first), ['hold', ...swallowed]);
+  assert.deepEqual(brief(kick), ['inject ACK', 'report kicked']);
+  mover.flags = FLOW_FLAG.HELD;
+  assert.deepEqual(brief(commit(mover, 9).commit), swallowed, 'held already');
+});
+
+test('as many ICMPs as the kernel can have doubled its timer, and two', () => {
+  const { mover } = flows({ moverSent: 10, moverAcked: 4 });
+  const counts = [0, 1, 200, 201, 400, 401, 1000, 60_000, 3_600_000].map((silentMs) => [
+    silentMs,
+    injected(commit(mover, 4, silentMs)).length - 1,
+  ]);
+  assert.deepEqual(counts, [
+    [0, 2],
+    [1, 2],
+    [200, 2],
+    [201, 3],
+    [400, 3],
+    [401, 4],
+    [1000, 5],
+    [60_000, 11],
+    [3_600_000, 16],
   ]);
 });
 
-test('TIAck > SND.UNA: hold, burst, map, announce, local ACK, release', () => {
-  const { mover } = flows({ moverSent: 10, moverAcked: 4 });
-  const effects = commit(mover, 9);
-  assert.deepEqual(brief(effects), [
-    'hold',
-    'inject x16',
-    'map',
-    'report mapped',
-    'send A',
-    'inject',
-    'release',
-    'report kicked',
-  ]);
+test('silence is counted from the last packet in, and never negative', () => {
+  const { mover } = flows();
+  mover.seenIn = 1_500_000_000n;
+  assert.equal(silentMs(mover, 2000), 500);
+  assert.equal(silentMs(mover, 1000), 0);
 });
 
 test('a flow that looks idle is kicked as well: its kernel may have sent what never got here', () => {
   const { mover } = flows({ moverSent: 10, moverAcked: 10 });
-  assert.ok(brief(commit(mover, 10)).includes('inject x5'));
+  assert.ok(brief(commit(mover, 10).kick).includes('inject ICMP x7'));
 });
 
 test('the ICMPs quote SND.UNA in the kernel tuple, and come from the own address', () => {
   const { mover } = flows({ moverSent: 10, moverAcked: 4 });
-  for (const icmp of injected(commit(mover, 9)).slice(0, 16)) {
+  for (const icmp of injected(commit(mover, 9)).slice(0, 7)) {
     assert.deepEqual([icmp[9], icmp[20], icmp[21]], [1, 3, 1], 'host unreachable');
     const text = Buffer.from(icmp).toString('hex');
     assert.equal(text.slice(24, 40), 'c000020ac000020a', 'to the own address, from it');
@@ -89,17 +106,25 @@ test("the local ACK is the peer's, in kernel view, without timestamps", () => {
   assert.deepEqual(packet.options, []);
 });
 
+test('its SEQ is in window also if the last ACKs of the own kernel never got here', () => {
+  const { mover } = flows({ moverSent: 10, moverAcked: 4, moverGot: 7 });
+  mover.rcvMax = seqAdd(mover.rcvNxt, 1000);
+  const ack = decodePacket(injected(commit(mover, 9)).at(-1) ?? new Uint8Array(0));
+  assert.ok(!('error' in ack));
+  assert.equal(ack.seq, mover.rcvMax);
+});
+
 test('what a former local ACK has acknowledged is not acknowledged again', () => {
   const { mover } = flows({ moverSent: 10, moverAcked: 4 });
   mover.active = 1;
   mover.mapping[0].sndBase = tiackSeq(mover, 9);
-  assert.ok(!brief(commit(mover, 9)).includes('hold'));
+  assert.ok(!brief(commit(mover, 9).commit).includes('hold'));
 });
 
-test('the path is back as it was: release what is held, and a burst', () => {
+test('the path is back as it was: release what is held, ICMPs, local ACK', () => {
   const { mover } = flows({ moverSent: 10 });
-  assert.deepEqual(brief(kickEffects(MOVER_KERNEL, mover)), ['inject x5', 'report kicked']);
+  const kick = ['inject ICMP x5', 'inject ACK', 'report kicked'];
+  assert.deepEqual(brief(kickEffects(MOVER_KERNEL, mover, 1000)), kick);
   mover.flags = FLOW_FLAG.HELD;
-  const held = ['release', 'inject x5', 'report kicked'];
-  assert.deepEqual(brief(kickEffects(MOVER_KERNEL, mover)), held);
+  assert.deepEqual(brief(kickEffects(MOVER_KERNEL, mover, 1000)), ['release', ...kick]);
 });

@@ -5,12 +5,19 @@ import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { REFUSAL } from '../../src/sync/handshake.js';
 import { signRst } from '../../src/sync/keys.js';
-import { CONFIRM_TRIES_MAX, type Mover, newestEpoch, stepMover } from '../../src/sync/mover.js';
+import {
+  CONFIRM_TRIES_MAX,
+  duesOf,
+  type Mover,
+  newestEpoch,
+  stepMover,
+} from '../../src/sync/mover.js';
 import { resetOf } from '../../src/sync/segments.js';
 import { seq, seqAdd } from '../../src/wire/seq.js';
 import {
   accepted,
   brief,
+  type Confirming,
   flows,
   keysOf,
   on,
@@ -20,15 +27,74 @@ import {
   tampered,
 } from './fixture.js';
 
-describe('confirming', () => {
-  test('proven', () => {
+/** A mover whose lead is over. */
+function kicked(f = flows()): Confirming {
+  const { next } = on(accepted(f).next, 'timer');
+  assert.ok(next.state === 'confirming');
+  return next;
+}
+
+const KICK = ['inject ICMP x2', 'inject ACK', 'report kicked'];
+
+describe('confirming, the kick is due', () => {
+  test('proven: kicked at once', () => {
     const { next, effects } = on(accepted(flows()).next, 'proven');
     assert.deepEqual(next, { state: 'proven' });
-    assert.deepEqual(brief(effects), ['disarm', 'report proven']);
+    assert.deepEqual(brief(effects), [...KICK, 'disarm', 'report proven']);
   });
 
+  test('the lead is over: kicked, once; the timer goes on as for the CONFIRM', () => {
+    const { next, effects } = on(accepted(flows()).next, 'timer');
+    assert.ok(next.state === 'confirming');
+    assert.deepEqual(brief(effects), [...KICK, 'arm 245']);
+    assert.deepEqual(next.kick, []);
+    assert.deepEqual(brief(on(next, 'proven').effects), ['disarm', 'report proven']);
+    assert.equal(brief(on(next, 'timer').effects)[0], 'send A ti-confirm');
+  });
+
+  test('the lead is longer while other flows wait for the same peer', () => {
+    const { next, effects } = accepted(flows(), { waiting: 63 });
+    assert.ok(brief(effects).includes('arm 36.5'));
+    assert.equal(brief(on(next, 'timer').effects).at(-1), 'arm 213.5');
+  });
+
+  test('the same SYN/ACK again: CONFIRM again, and the kick comes when it was to come', () => {
+    const { next: mover, synAck } = accepted(flows());
+    const { next, effects } = onPacket(mover, synAck);
+    assert.deepEqual(next, mover);
+    assert.deepEqual(brief(effects), ['send A ti-confirm', 'report confirm-sent']);
+  });
+
+  test('a new attempt begins: not kicked', () => {
+    const { next: mover } = accepted(flows());
+    for (const event of ['refused', 'superseded'] as const) {
+      const { next, effects } = on(mover, event);
+      assert.equal(next.state, 'waiting');
+      assert.ok(!brief(effects).some((line) => line.startsWith('inject')));
+    }
+  });
+
+  test('the peer cannot go on: not kicked', () => {
+    const f = flows();
+    const { next: mover } = accepted(f);
+    const option = { kind: 'ti-rst', reason: REFUSAL.tiack, epoch: mover.attempt.epoch } as const;
+    const rst = resetOf(mover.confirm, signRst(keysOf(f.peer).ours, option));
+    const { next, effects } = onPacket(mover, rst);
+    assert.deepEqual(next, { state: 'failed', why: 'reset' });
+    assert.deepEqual(brief(effects), ['disarm', 'report failed reset final']);
+  });
+
+  test('ended from outside: kicked, for its kernel must hear of the ACK', () => {
+    const { next: mover } = accepted(flows());
+    assert.deepEqual(brief(duesOf(mover)), ['release', ...KICK]);
+    assert.deepEqual(brief(duesOf(on(mover, 'timer').next)), ['release']);
+    assert.deepEqual(brief(duesOf(synSent(flows().mover))), ['release']);
+  });
+});
+
+describe('confirming, kicked', () => {
   test('timer: the same CONFIRM, with backoff; then a new attempt with a higher epoch', () => {
-    let state: Mover = accepted(flows()).next;
+    let state: Mover = kicked();
     const pauses: string[] = [];
     for (let tries = 2; tries <= CONFIRM_TRIES_MAX; tries++) {
       const { next, effects } = on(state, 'timer');
@@ -43,7 +109,8 @@ describe('confirming', () => {
   });
 
   test('the same SYN/ACK again: CONFIRM again, and the timer goes on', () => {
-    const { next: mover, synAck } = accepted(flows());
+    const { synAck } = accepted(flows());
+    const mover = kicked();
     const { next, effects } = onPacket(mover, synAck);
     assert.deepEqual(next, mover);
     assert.deepEqual(brief(effects), ['send A ti-confirm', 'report confirm-sent']);
@@ -51,7 +118,7 @@ describe('confirming', () => {
 
   test('another valid SYN/ACK: the peer has lost its memory', () => {
     const f = flows();
-    const { next: mover } = accepted(f);
+    const mover = kicked(f);
     const sent = synSent(f.mover);
     for (const change of [{ nonce: 1 }, { isn: seq(1) }]) {
       const { effects } = onPacket(mover, synAckTo(sent, f.peer, change));
@@ -74,7 +141,7 @@ describe('confirming', () => {
 
   test('resets count if they answer the CONFIRM', () => {
     const f = flows();
-    const { next: mover } = accepted(f);
+    const mover = kicked(f);
     assert.deepEqual(brief(onPacket(mover, resetOf(mover.confirm)).effects), [
       'report failed refused',
       'arm 250',
@@ -83,11 +150,13 @@ describe('confirming', () => {
     assert.deepEqual(onPacket(mover, other), { next: mover, effects: [] });
     const option = { kind: 'ti-rst', reason: REFUSAL.tiack, epoch: mover.attempt.epoch } as const;
     const rst = resetOf(mover.confirm, signRst(keysOf(f.peer).ours, option));
-    assert.deepEqual(onPacket(mover, rst).next, { state: 'failed', why: 'reset' });
+    const { next, effects } = onPacket(mover, rst);
+    assert.deepEqual(next, { state: 'failed', why: 'reset' });
+    assert.deepEqual(brief(effects), ['disarm', 'report failed reset final']);
   });
 
   test('refused, superseded', () => {
-    const { next: mover } = accepted(flows());
+    const mover = kicked();
     assert.deepEqual(brief(on(mover, 'refused').effects), ['report failed refused', 'arm 250']);
     assert.deepEqual(brief(on(mover, 'superseded').effects), [
       'report failed stale-epoch',

@@ -34,6 +34,7 @@ import {
   on,
   onPacket,
   optionOf,
+  packetEvent,
   synAckTo,
   synSent,
   tampered,
@@ -111,7 +112,7 @@ describe('syn-sent', () => {
     assert.equal(newestEpoch(again.next), 2);
   });
 
-  test('a valid SYN/ACK: map before CONFIRM, held until after it', () => {
+  test('a valid SYN/ACK: map before CONFIRM, held until after it; the kick is due', () => {
     const { next, effects } = accepted(flows());
     assert.equal(next.state, 'confirming');
     assert.deepEqual(brief(effects), [
@@ -120,11 +121,11 @@ describe('syn-sent', () => {
       'report mapped',
       'send A ti-confirm',
       'release',
-      'inject x5',
-      'report kicked',
-      'arm 250',
+      'arm 5',
       'report confirm-sent',
     ]);
+    const kick = ['inject ICMP x2', 'inject ACK', 'report kicked'];
+    assert.deepEqual(brief(next.kick), kick);
     const map = effects.find((e) => e.effect === 'map');
     assert.ok(map?.unproven);
     assert.equal(next.confirm.seq, seqAdd(ISN_MOVER, 1));
@@ -291,7 +292,7 @@ test('nothing moves a mover that is proven or has failed', () => {
     { event: 'superseded' },
     { event: 'obstacle', reason: 'no-port' },
     { event: 'effect-failed', why: 'full' },
-    { event: 'packet', packet: synAckTo(synSent(f.mover), f.peer), flow: f.mover },
+    packetEvent(synAckTo(synSent(f.mover), f.peer), f.mover),
   ];
   const ends: Mover[] = [{ state: 'proven' }, { state: 'failed', why: 'reset' }];
   for (const end of ends) {

@@ -166,7 +166,8 @@ describe('pending', () => {
       'report mapped',
       'send A',
       'release',
-      'inject x5',
+      'inject ICMP x2',
+      'inject ACK',
       'report kicked',
       'report committed',
     ]);

@@ -32,7 +32,7 @@ import {
   synchronizationVectors,
   toHex,
 } from '../wire/vectors.js';
-import { optionOf } from './fixture.js';
+import { optionOf, packetEvent } from './fixture.js';
 
 for (const v of keyVectors) {
   test(`keys: ${v.name}`, () => {
@@ -152,14 +152,14 @@ for (const v of synchronizationVectors) {
     const { synAck } = pending.next.candidate;
     assert.equal(toHex(encodePacket(synAck)), packetOf(v, 'SYN/ACK').hex);
 
-    const confirming = stepMover(sent.next, { event: 'packet', packet: synAck, flow: mover });
+    const confirming = stepMover(sent.next, packetEvent(synAck, mover));
     assert.ok(confirming.next.state === 'confirming');
     assert.equal(toHex(encodePacket(confirming.next.confirm)), packetOf(v, 'CONFIRM').hex);
     checkMapping(v, 'mover', confirming.effects);
 
     const confirm = packetOf(v, 'CONFIRM').packet;
     const committed = stepResponder(pending.next, {
-      ...{ event: 'confirm', packet: confirm, flow: peer, redirect: false },
+      ...{ event: 'confirm', packet: confirm, flow: peer, redirect: false, silentMs: 0 },
       confirm: optionOf<Confirm>(confirm, 'ti-confirm'),
     });
     assert.equal(committed.next.state, 'committed');

@@ -39,6 +39,8 @@ export const sameSubnet: Case = {
 
 async function leave(stage: Stage, transfer: PlayedTransfer): Promise<void> {
   stage.unplug();
+  // As it would by itself after half a minute.
+  stage.lab.run('dartagnan', ['ip', 'neigh', 'flush', 'dev', 'eth0']);
   await pause(AWAY_MS);
   const at = stage.plug('porthos');
   await transfer.streams.flowing(at);

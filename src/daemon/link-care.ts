@@ -1,0 +1,113 @@
+/* What a link is owed when its carrier or its addresses change: new addresses are asked for and
+ * announced, and whoever waits is told when the link has settled.
+ */
+
+import type { Logger } from 'pino';
+import type { Boundary } from '../boundary/boundary.js';
+import type { Poller } from '../libc/poller.js';
+import { announceAddress } from '../link/announce.js';
+import { Autoconfiguration, kernelAutoconfigures } from '../link/autoconf.js';
+import { renewAddresses } from '../link/dhcp.js';
+import type { LinkChange, LinkMonitor } from '../link/monitor.js';
+import type { Netlink } from '../link/netlink.js';
+import { type Address, family } from '../wire/address.js';
+import { type LinkCounts, LinkMemory } from './link-memory.js';
+import type { Emit } from './monitor-events.js';
+import type { Settling } from './settling.js';
+
+export interface LinkCareOptions {
+  boundary: Pick<Boundary, 'attached'>;
+  netlink: Netlink;
+  poller: Poller;
+  monitor: Pick<LinkMonitor, 'links'>;
+  settling: Settling;
+  runDir: string;
+  /** A command to renew addresses with, instead of the system's DHCP client. */
+  renew: string | undefined;
+  emit: Emit;
+  log: Logger;
+}
+
+export class LinkCare {
+  #o: LinkCareOptions;
+  #autoconf: Autoconfiguration;
+  #memory: LinkMemory;
+
+  constructor(o: LinkCareOptions) {
+    this.#o = o;
+    this.#autoconf = new Autoconfiguration(o.netlink, o.poller, (name) => o.settling.end(name, 6));
+    this.#memory = new LinkMemory(o.runDir, () => this.#linkCounts());
+  }
+
+  /** To be called with each change that the monitor sees; only links with a boundary matter. */
+  changed(change: LinkChange): void {
+    if (change.type === 'address-added') this.#addressAdded(change.interface, change.address);
+    if (change.type === 'carrier') this.#carrierChanged(change.interface, change.up);
+  }
+
+  /** A boundary has come to a link. */
+  attached(): void {
+    this.#memory.remember();
+  }
+
+  /** Does for a cable that was changed while no daemon ran what that one would have done. */
+  catchUp(): void {
+    const changed = this.#memory.changed();
+    const links = this.#o.monitor.links().filter((link) => link.carrier);
+    for (const { name } of links.filter((link) => changed.includes(link.name))) {
+      this.#carrierChanged(name, false);
+      this.#carrierChanged(name, true);
+    }
+    this.#memory.remember();
+  }
+
+  close(): void {
+    this.#memory.close();
+    this.#autoconf.close();
+  }
+
+  #addressAdded(name: string, address: Address): void {
+    this.#o.settling.end(name, family(address));
+    if (!this.#o.boundary.attached().includes(name)) return;
+    try {
+      announceAddress(name, address);
+    } catch (error) {
+      this.#o.log.warn({ err: error, interface: name, address }, 'not announced');
+    }
+  }
+
+  /* The network behind the link may be another one when it comes back. */
+  #carrierChanged(name: string, up: boolean): void {
+    if (!this.#o.boundary.attached().includes(name)) return;
+    this.#memory.remember();
+    this.#o.settling.begin(name);
+    if (!up) {
+      this.#autoconf.carrierDown(name);
+      return;
+    }
+    this.#autoconf.carrierUp(name);
+    if (!kernelAutoconfigures(name)) this.#o.settling.end(name, 6);
+    this.#renew(name);
+  }
+
+  #renew(name: string): void {
+    renewAddresses(name, { renew: this.#o.renew }).then(
+      (renewed) => {
+        if (renewed === undefined) this.#o.settling.end(name, 4);
+        else this.#o.emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
+      },
+      (error: unknown) => {
+        this.#o.log.warn({ err: error, interface: name }, 'renewal failed');
+        this.#o.settling.end(name, 4);
+      },
+    );
+  }
+
+  #linkCounts(): LinkCounts {
+    const attached = this.#o.boundary.attached();
+    const links = this.#o.monitor.links().filter((link) => attached.includes(link.name));
+    return Object.fromEntries(
+      links.map(({ name, index, carrierChanges }) => [name, { index, carrierChanges }]),
+    );
+  }
+}
