@@ -10,9 +10,9 @@ import { fileURLToPath } from 'node:url';
 import { blackout } from './blackout.js';
 import { sweepStale } from './host.js';
 import { many } from './many.js';
-import type { Measurement } from './measurement.js';
+import type { Measurement, Result } from './measurement.js';
 import { perPacket } from './per-packet.js';
-import { formatResults, mergeResults } from './results.js';
+import { formatResults, keepResults, mergeResults } from './results.js';
 import { setUpTime } from './set-up-time.js';
 import { throughput } from './throughput.js';
 
@@ -33,17 +33,24 @@ async function main(argv: readonly string[]): Promise<number> {
   }
   for (const name of sweepStale()) say(`swept ${name} that a killed run left behind`);
   say(`Linux ${release()}, ${cpus().length} CPUs, Node ${process.version}`);
+  const all: Result[] = [];
   const failed: string[] = [];
   for (const m of MEASUREMENTS) {
     if (names.length > 0 && !names.includes(m.name)) continue;
-    if (!(await run(m, quick))) failed.push(m.name);
+    const results = await run(m, quick);
+    if (results === undefined) failed.push(m.name);
+    else all.push(...results);
   }
-  if (failed.length > 0) console.error(`\ncould not be measured: ${failed.join(', ')}`);
-  return failed.length > 0 ? 1 : 0;
+  if (failed.length > 0) {
+    console.error(`\ncould not be measured: ${failed.join(', ')}`);
+    return 1;
+  }
+  if (names.length === 0 && !quick) keepResults(RESULTS, new Set(all.map((r) => r.name)));
+  return 0;
 }
 
 /* One that fails must not keep the others from being made. */
-async function run(m: Measurement, quick: boolean): Promise<boolean> {
+async function run(m: Measurement, quick: boolean): Promise<Result[] | undefined> {
   const begun = Date.now();
   say(`${m.name}: ${m.summary}`);
   try {
@@ -51,10 +58,10 @@ async function run(m: Measurement, quick: boolean): Promise<boolean> {
     if (!quick) mergeResults(RESULTS, results);
     say(`${m.name}: ${((Date.now() - begun) / 1000).toFixed(0)} s`);
     console.log(`\n${formatResults(results)}\n`);
-    return true;
+    return results;
   } catch (error) {
     console.error(`${m.name}: ${(error as Error).stack}`);
-    return false;
+    return undefined;
   }
 }
 

@@ -14,7 +14,19 @@ export function readResults(path: string): Result[] {
 export function mergeResults(path: string, fresh: readonly Result[]): void {
   const byName = new Map(readResults(path).map((result) => [result.name, result]));
   for (const result of fresh) byName.set(result.name, result);
-  const lines = [...byName.values()].map((result) => `  ${JSON.stringify(result)}`);
+  write(path, [...byName.values()]);
+}
+
+/** Drops results of other names: those of measurements that are no longer made. */
+export function keepResults(path: string, names: ReadonlySet<string>): void {
+  write(
+    path,
+    readResults(path).filter((result) => names.has(result.name)),
+  );
+}
+
+function write(path: string, results: readonly Result[]): void {
+  const lines = results.map((result) => `  ${JSON.stringify(result)}`);
   writeFileSync(`${path}.new`, `[\n${lines.join(',\n')}\n]\n`);
   renameSync(`${path}.new`, path);
 }

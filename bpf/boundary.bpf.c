@@ -9,6 +9,8 @@
  * a named reason.  The daemon is never on the path: it hears of synchronization packets through
  * the ring buffer, and its death stops nothing but further moves.
  */
+#include <linux/if_packet.h>
+
 #include "maps.h"
 #include "rewrite.h"
 #include "setup.h"
@@ -393,6 +395,9 @@ int boundary_ingress(struct __sk_buff *skb)
 {
 	struct packet p;
 
+	/* Flooded by a switch, or seen because the interface is promiscuous: IP will drop it. */
+	if (skb->pkt_type == PACKET_OTHERHOST)
+		return PASS;
 	packet_parse(skb, &p, IN);
 	if (p.protocol == IPPROTO_TCP)
 		return tcp_in(skb, &p);

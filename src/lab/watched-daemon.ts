@@ -51,6 +51,12 @@ export class WatchedDaemon {
     return this.events.find((e) => e.event === name && e.at_ms >= sinceMs);
   }
 
+  /** When this address was there, in ms. */
+  addressAdded(address: string, sinceMs: number): number | undefined {
+    const added = (e: MonitorEvent) => e.event === 'address-added' && e.address === address;
+    return this.events.find((e) => added(e) && e.at_ms >= sinceMs)?.at_ms;
+  }
+
   waitFor(name: MonitorEventName, sinceMs: number, boundMs = 10_000): Promise<MonitorEvent> {
     return until(`event ${name}`, () => this.find(name, sinceMs), boundMs);
   }

@@ -25,7 +25,7 @@
  * some time for the CONFIRM, and drops what overtakes it.  A retransmission that is lost so cannot
  * be kicked again before a whole base RTO is over.  Release does not wait with the kick: the
  * peer's answer is an ACK(TIAck), too, and on a short path comes first; what that set free, and the
- * ACK of data behind it, would be swallowed.  Lab case `paper`: 310-390 ms so, 190-220 ms without.
+ * ACK of data behind it, would be swallowed.
  */
 import { FLOW_FLAG, type Flow, type Mapping } from '../boundary/abi.gen.js';
 import { hostUnreachable } from '../wire/icmp.js';

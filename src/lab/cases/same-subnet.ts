@@ -4,7 +4,6 @@
  * detour), and everything else to the old address straight to the stranger. Then the other way
  * round: the server comes into the client's subnet, and there gets another address.
  */
-import { writeSysctls } from '../namespace.js';
 import type { Case, PlayedTransfer, Stage } from '../stage.js';
 import { now, pause, until } from '../wait.js';
 
@@ -18,8 +17,6 @@ export const sameSubnet: Case = {
   summary: 'the server leaves the client’s subnet, a stranger takes its address; and it comes back',
   options: { daemons: ['dartagnan', 'vm'] },
   async play(stage) {
-    // RFC 9131: its neighbours are to hear when it has an address that another host had.
-    writeSysctls(stage.lab.namespaces.vm, { 'ipv6/conf/eth0/ndisc_notify': '1' });
     const left = await stage.transfer({ client: 'dartagnan' });
     left.streams.write(RATE);
     await left.streams.flowing(now());
