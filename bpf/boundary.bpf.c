@@ -127,12 +127,15 @@ static __always_inline int rst_in(struct __sk_buff *skb, const struct packet *p,
 }
 
 /* Keepalives and window probes are one below SND.UNA (RFC 9293, section 3.8.4), so that much is
- * allowed to an empty segment.
+ * allowed to an empty segment.  The base counts only until SND.UNA has left it well behind: 2 GiB
+ * later it would seem to lie ahead.
  */
-static __always_inline bool is_below_base(const struct packet *p, seq base)
+static __always_inline bool is_below_base(const struct packet *p, const struct flow *f, seq base)
 {
 	__s32 above = seq_diff(bpf_ntohl(p->tcp.seq), base);
 
+	if (f->snd_una - base >= 1U << 30)
+		return false;
 	return above < -1 || (above == -1 && p->payload > 1);
 }
 
@@ -160,7 +163,7 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 
 	if (p->fragment)
 		return drop(DROP_FRAGMENT);
-	if (is_below_base(p, m->snd_base))
+	if (is_below_base(p, f, m->snd_base))
 		return drop(DROP_BELOW_BASE);
 	if (!options_are_usual(skb, p))
 		option_scan(skb, p, &o);

@@ -5,7 +5,7 @@
 import type { Logger } from 'pino';
 import type { Boundary } from '../boundary/boundary.js';
 import type { Poller } from '../libc/poller.js';
-import { announceAddress } from '../link/announce.js';
+import { Announcer } from '../link/announce.js';
 import { Autoconfiguration, kernelAutoconfigures } from '../link/autoconf.js';
 import { renewAddresses } from '../link/dhcp.js';
 import type { LinkChange, LinkMonitor } from '../link/monitor.js';
@@ -32,10 +32,12 @@ export class LinkCare {
   #o: LinkCareOptions;
   #autoconf: Autoconfiguration;
   #memory: LinkMemory;
+  #announcer: Announcer;
 
   constructor(o: LinkCareOptions) {
     this.#o = o;
     this.#autoconf = new Autoconfiguration(o.netlink, o.poller, (name) => o.settling.end(name, 6));
+    this.#announcer = new Announcer(o.netlink);
     this.#memory = new LinkMemory(o.runDir, () => this.#linkCounts());
   }
 
@@ -64,13 +66,14 @@ export class LinkCare {
   close(): void {
     this.#memory.close();
     this.#autoconf.close();
+    this.#announcer.close();
   }
 
   #addressAdded(name: string, address: Address): void {
     this.#o.settling.end(name, family(address));
     if (!this.#o.boundary.attached().includes(name)) return;
     try {
-      announceAddress(name, address);
+      this.#announcer.announce(name, address);
     } catch (error) {
       this.#o.log.warn({ err: error, interface: name, address }, 'not announced');
     }

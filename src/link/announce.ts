@@ -26,7 +26,7 @@ import { type Address, address, addressBytes, family } from '../wire/address.js'
 import { checksumAdd, checksumFold, pseudoHeaderSum } from '../wire/checksum.js';
 import { IP_PROTOCOL_ICMP6, ipHeaderBytes, writeIpHeader } from '../wire/ip.js';
 import { ipv6Setting } from './ipv6-setting.js';
-import { Netlink } from './netlink.js';
+import type { Netlink } from './netlink.js';
 import { decodeLink, type LinkRecord } from './rtnetlink.js';
 import { getLink } from './rtnetlink-request.js';
 
@@ -48,27 +48,55 @@ const HOP_LIMIT = 255;
 /* Gone or switched off since: there is nobody to tell. */
 const VANISHED = ['ENODEV', 'ENXIO', 'ENETDOWN'];
 
-/**
- * Announces `a`, which has passed duplicate address detection on this interface.  No-op where
- * the link is not Ethernet, and if the interface is gone or down.  Throws SystemError.
- */
-export function announceAddress(interfaceName: string, a: Address): void {
-  const index = interfaceIndex(interfaceName);
-  if (index === undefined) return;
-  try {
-    const link = lookAt(index, `announce ${a} on ${interfaceName}`);
-    if (link?.ethernet !== true || link.mac.length !== BROADCAST.length) return;
-    if (family(a) === 4) {
-      send(arpAnnouncement(link.mac, a), packetSockaddr(index, ETHERTYPE.ARP, BROADCAST));
-    } else {
-      const advertisement = neighbourAdvertisement(link.mac, a, {
-        router: ipv6Setting(interfaceName, 'forwarding') === 1,
-        override: !mayBeOptimistic(interfaceName),
-      });
-      send(advertisement, packetSockaddr(index, ETHERTYPE.IPV6, ALL_NODES_MAC));
+/** Announces addresses of this network namespace. */
+export class Announcer {
+  #netlink: Netlink;
+  #socket: number | undefined;
+
+  constructor(netlink: Netlink) {
+    this.#netlink = netlink;
+  }
+
+  /**
+   * Announces `a`, which has passed duplicate address detection on this interface.  No-op where
+   * the link is not Ethernet, and if the interface is gone or down.  Throws SystemError.
+   */
+  announce(interfaceName: string, a: Address): void {
+    const index = interfaceIndex(interfaceName);
+    if (index === undefined) return;
+    try {
+      const link = this.#lookAt(index, `announce ${a} on ${interfaceName}`);
+      if (link?.ethernet !== true || link.mac.length !== BROADCAST.length) return;
+      if (family(a) === 4) {
+        this.#send(arpAnnouncement(link.mac, a), packetSockaddr(index, ETHERTYPE.ARP, BROADCAST));
+      } else {
+        const advertisement = neighbourAdvertisement(link.mac, a, {
+          router: ipv6Setting(interfaceName, 'forwarding') === 1,
+          override: !mayBeOptimistic(interfaceName),
+        });
+        this.#send(advertisement, packetSockaddr(index, ETHERTYPE.IPV6, ALL_NODES_MAC));
+      }
+    } catch (error) {
+      if (!(error instanceof SystemError) || !VANISHED.includes(error.code)) throw error;
     }
-  } catch (error) {
-    if (!(error instanceof SystemError) || !VANISHED.includes(error.code)) throw error;
+  }
+
+  close(): void {
+    if (this.#socket !== undefined) closeFd(this.#socket);
+    this.#socket = undefined;
+  }
+
+  #lookAt(index: number, attempted: string): LinkRecord | undefined {
+    const [answer] = this.#netlink.request(getLink(index), attempted);
+    return answer && decodeLink(answer);
+  }
+
+  /* Protocol 0: it receives nothing.  Kept open: closing a packet socket waits for a grace period of
+   * RCU, some 10 ms in which no SYN could leave.
+   */
+  #send(packet: Uint8Array, to: Uint8Array): void {
+    this.#socket ??= openSocket(AF_PACKET, SOCK_DGRAM, 0);
+    sendTo(this.#socket, packet, to);
   }
 }
 
@@ -119,26 +147,6 @@ export function neighbourAdvertisement(
   return packet;
 }
 
-function lookAt(index: number, attempted: string): LinkRecord | undefined {
-  const netlink = new Netlink();
-  try {
-    const [answer] = netlink.request(getLink(index), attempted);
-    return answer && decodeLink(answer);
-  } finally {
-    netlink.close();
-  }
-}
-
 /* RFC 4429, section 3.3: an address whose detection still runs must not override. */
 const mayBeOptimistic = (interfaceName: string): boolean =>
   [interfaceName, 'all'].some((name) => ipv6Setting(name, 'optimistic_dad') === 1);
-
-/* Protocol 0: it receives nothing. */
-function send(packet: Uint8Array, to: Uint8Array): void {
-  const socket = openSocket(AF_PACKET, SOCK_DGRAM, 0);
-  try {
-    sendTo(socket, packet, to);
-  } finally {
-    closeFd(socket);
-  }
-}

@@ -25,7 +25,7 @@
  */
 import type { Flow, Mapping } from '../boundary/abi.gen.js';
 import type { Packet } from '../wire/packet.js';
-import { type Seq, seq, seqAdd, seqBefore, seqMax, seqWithin } from '../wire/seq.js';
+import { type Seq, seq, seqAdd, seqBefore, seqWithin } from '../wire/seq.js';
 import type { Tuple } from '../wire/tuple.js';
 import type { SyncReport } from './event.js';
 
@@ -56,21 +56,11 @@ export const tiackOf = (flow: Flow): number => seq(flow.rcvNxt - flow.irs - 1);
 /** The peer's TIAck as a sequence number of ours: the first byte that it has not got. */
 export const tiackSeq = (flow: Flow, tiack: number): Seq => seq(flow.iss + 1 + tiack);
 
-/**
- * SND.UNA as the kernel knows it.  A local ACK does not meet the data plane, so what it tracked
- * may lie behind the base that the last synchronization set.
- */
-export function firstUnacknowledged(flow: Flow): Seq {
-  const mapping = activeMapping(flow);
-  return mapping === undefined ? flow.sndUna : seqMax(flow.sndUna, mapping.sndBase);
-}
-
 /** Where a TIAck lies: only 'within' [SND.UNA, SND.NXT] can both ends go on. */
 export function placeTiack(flow: Flow, tiack: number): 'behind' | 'within' | 'beyond' {
   const at = tiackSeq(flow, tiack);
-  const una = firstUnacknowledged(flow);
-  if (seqWithin(at, una, flow.sndNxt)) return 'within';
-  return seqBefore(at, una) ? 'behind' : 'beyond';
+  if (seqWithin(at, flow.sndUna, flow.sndNxt)) return 'within';
+  return seqBefore(at, flow.sndUna) ? 'behind' : 'beyond';
 }
 
 /** The mapping that counts; undefined while wire and kernel view are the same. */

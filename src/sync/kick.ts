@@ -30,9 +30,9 @@
 import { FLOW_FLAG, type Flow, type Mapping } from '../boundary/abi.gen.js';
 import { hostUnreachable } from '../wire/icmp.js';
 import { encodePacket, type Packet } from '../wire/packet.js';
-import { type Seq, seqMax } from '../wire/seq.js';
+import { type Seq, seqAdd, seqMax } from '../wire/seq.js';
 import { type Tuple, tupleReverse } from '../wire/tuple.js';
-import { type Effect, firstUnacknowledged } from './handshake.js';
+import type { Effect } from './handshake.js';
 import { pureAck, quotedSegment } from './segments.js';
 
 /** The shortest time after which Linux sends again: TCP_RTO_MIN. */
@@ -60,7 +60,7 @@ export interface Commit {
  */
 export function commitEffects(c: Commit): { commit: Effect[]; kick: Effect[] } {
   const { kernel, flow, mapping, epoch, unproven } = c;
-  const una = firstUnacknowledged(flow);
+  const una = flow.sndUna;
   const icmps = unreachables(kernel, una, icmpCount(c.silentMs));
   const map: Effect[] = [
     { effect: 'map', mapping, epoch, unproven },
@@ -74,12 +74,12 @@ export function commitEffects(c: Commit): { commit: Effect[]; kick: Effect[] } {
   ];
   if (mapping.sndBase === una) return { commit: map, kick: [...icmps, ...wake] };
   const hold: Effect[] = isHeld(flow) ? [] : [{ effect: 'hold' }];
-  return { commit: [...hold, ...icmps, ...map], kick: wake };
+  return { commit: [...hold, ...icmps, ...lossIsReal(kernel, flow), ...map], kick: wake };
 }
 
 /** Wakes the kernel of a flow whose path works again as it is. */
 export function kickEffects(kernel: Tuple, flow: Flow, silentMs: number): Effect[] {
-  const una = firstUnacknowledged(flow);
+  const una = flow.sndUna;
   const icmps = unreachables(kernel, una, icmpCount(silentMs));
   return [
     ...(isHeld(flow) ? [{ effect: 'release' } as const] : []),
@@ -105,6 +105,20 @@ const isHeld = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.HELD) !== 0;
 function unreachables(kernel: Tuple, una: Seq, count: number): Effect[] {
   const packet = hostUnreachable(encodePacket(quotedSegment(kernel, una)), kernel.local);
   return Array.from({ length: count }, () => ({ effect: 'inject', packet }));
+}
+
+/**
+ * F-RTO (RFC 5682, section 2.1) would take ACK(TIAck), which acknowledges segments that were sent
+ * once only, for a proof that the timeout was spurious: the kernel would count as in flight what
+ * the dead path has swallowed.  One byte more, and the same again, and it knows better: step 2
+ * sends new data (swallowed, like all before the map), step 3 finds the loss real.
+ */
+function lossIsReal(kernel: Tuple, flow: Flow): Effect[] {
+  const packet = encodePacket(localAck(kernel, flow, seqAdd(flow.sndUna, 1)));
+  return [
+    { effect: 'inject', packet },
+    { effect: 'inject', packet },
+  ];
 }
 
 /**

@@ -248,6 +248,18 @@ both('a second move: what is late on the former wire is dropped', (f) => {
   plane.expect(flow.wire, 'in', 'A  5001:5001(0) ack 1001 win 1', 'same');
 });
 
+both('a base that SND.UNA has left 2 GiB behind counts no more', (f) => {
+  const flow = move(f);
+  for (let sent = 0; sent <= 5 * 2 ** 30; sent += 2 ** 29) {
+    const at = (offset: number) => (sent + offset) % 2 ** 32;
+    const data = (from: number, ack: number) =>
+      `PA ${at(from)}:${at(from + 100)}(100) ack ${ack} win 1`;
+    plane.expect(flow.kernel, 'out', data(1, 1), data(1001, 5001), flow.wire);
+    const ack = (una: number, from: number) => `A  ${from}:${from}(0) ack ${at(una)} win 1`;
+    plane.expect(flow.wire, 'in', ack(1101, 5001), ack(101, 1), flow.kernel);
+  }
+});
+
 both('forgotten: plain TCP, and nothing points to it', (f) => {
   const flow = move(f);
   const half = plane.boundary.flow(flow.kernel.tuple)?.initiator.tifidHalf ?? 0;

@@ -16,12 +16,9 @@ import {
   SOCK_DGRAM,
   sendTo,
 } from '../../src/libc/socket.js';
-import {
-  announceAddress,
-  arpAnnouncement,
-  neighbourAdvertisement,
-} from '../../src/link/announce.js';
-import { address } from '../../src/wire/address.js';
+import { Announcer, arpAnnouncement, neighbourAdvertisement } from '../../src/link/announce.js';
+import { Netlink } from '../../src/link/netlink.js';
+import { type Address, address } from '../../src/wire/address.js';
 import { Network, vmAddress } from './network.js';
 
 const PORT = 7001;
@@ -30,7 +27,14 @@ const PORT = 7001;
 const AT_ONCE_MS = 300;
 
 const network = new Network();
-after(() => network.close());
+const netlink = new Netlink();
+const announcer = new Announcer(netlink);
+const announce = (name: string, a: Address) => announcer.announce(name, a);
+after(() => {
+  announcer.close();
+  netlink.close();
+  network.close();
+});
 
 describe('announcement', () => {
   before(() => network.plug('athos'));
@@ -97,7 +101,7 @@ describe('announcement', () => {
         await askInVain();
         comeBack();
         const since = performance.now();
-        announceAddress('eth0', ours);
+        announce('eth0', ours);
         const tookMs = await arrival(since, 2000);
         assert.ok(tookMs < AT_ONCE_MS, `took ${tookMs} ms`);
       });
@@ -106,7 +110,7 @@ describe('announcement', () => {
         it(`a former owner's hardware address, ${state}, is replaced`, async () => {
           foreign(state);
           comeBack();
-          announceAddress('eth0', ours);
+          announce('eth0', ours);
           await until('the entry', () => neighbour().includes('02:00:00:00:00:0a'), AT_ONCE_MS);
           const since = performance.now();
           send();
@@ -119,7 +123,7 @@ describe('announcement', () => {
           arrivedAt = [];
           network.ip('athos', [`neigh replace ${ours} dev br0 nud failed`]);
           network.ip('vm', [`addr replace ${ours}/${bits} dev eth0 nodad`]);
-          if (announced) announceAddress('eth0', ours);
+          if (announced) announce('eth0', ours);
           const since = performance.now();
           send();
           assert.ok((await arrival(since, 2000)) < AT_ONCE_MS);
@@ -135,7 +139,7 @@ describe('announcement', () => {
       'link add down9 type veth peer name far9',
     ]);
     for (const name of ['lo', 'tun9', 'down9', 'gone9']) {
-      for (const family of [4, 6] as const) announceAddress(name, vmAddress('athos', family));
+      for (const family of [4, 6] as const) announce(name, vmAddress('athos', family));
     }
   });
 
@@ -148,10 +152,10 @@ describe('announcement', () => {
         .find((line) => line.startsWith(linkLocal)) ?? '';
     network.ip('athos', [`neigh replace ${linkLocal} lladdr 02:00:00:00:00:99 dev br0 nud stale`]);
     network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.forwarding=1');
-    announceAddress('eth0', linkLocal);
+    announce('eth0', linkLocal);
     await until('a router', () => / 02:00:00:00:00:0a router /.test(known()));
     network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.forwarding=0');
-    announceAddress('eth0', linkLocal);
+    announce('eth0', linkLocal);
     await until('a host', () => !known().includes('router'));
   });
 
@@ -160,7 +164,7 @@ describe('announcement', () => {
     const entry = () => network.run('athos', 'ip', '-6', 'neigh', 'show', 'to', ours);
     network.ip('athos', [`neigh replace ${ours} lladdr 02:00:00:00:00:99 dev br0 nud reachable`]);
     network.run('vm', 'sysctl', '-qw', 'net.ipv6.conf.eth0.optimistic_dad=1');
-    announceAddress('eth0', ours);
+    announce('eth0', ours);
     // RFC 4861, section 7.2.5: without override, another hardware address makes it stale.
     await until('the entry', () => entry().includes('STALE'));
     assert.match(entry(), /02:00:00:00:00:99/);
@@ -170,8 +174,10 @@ describe('announcement', () => {
 
   it('fails with the reason where the kernel refuses', () => {
     const program = `
-      import { announceAddress } from '${new URL('../../src/link/announce.js', import.meta.url)}';
-      try { announceAddress('eth0', '192.0.2.10'); } catch (e) { console.log(e.name, e.code); }`;
+      import { Announcer } from '${new URL('../../src/link/announce.js', import.meta.url)}';
+      import { Netlink } from '${new URL('../../src/link/netlink.js', import.meta.url)}';
+      const announcer = new Announcer(new Netlink());
+      try { announcer.announce('eth0', '192.0.2.10'); } catch (e) { console.log(e.name, e.code); }`;
     const node = [process.execPath, '--input-type=module', '--eval', program];
     const told = network.run('vm', 'setpriv', '--bounding-set=-net_raw', ...node);
     assert.equal(told.trim(), 'SystemError EPERM');

@@ -17,7 +17,7 @@ import {
 import type { Command, CommandResult } from '../../src/boundary/boundary.js';
 import type { SyncBoundary } from '../../src/sync/agent.js';
 import { encodePacket, type Packet, segmentEnd } from '../../src/wire/packet.js';
-import { type Seq, seq, seqAdd, seqAfter, seqBefore } from '../../src/wire/seq.js';
+import { type Seq, seq, seqAdd, seqAfter, seqBefore, seqMax } from '../../src/wire/seq.js';
 import { type Tuple, tupleEqual, tupleText } from '../../src/wire/tuple.js';
 
 export interface ModelEvent {
@@ -220,6 +220,8 @@ export class BoundaryModel implements SyncBoundary {
     flow.gapSince = flow.seenIn;
     flow.silentSince = 0n;
     flow.rcvMax = c.mapping.rcvBase;
+    // The ACK that the agent injects does not come by here.
+    flow.sndUna = seqMax(flow.sndUna, c.mapping.sndBase);
     flow.flags = (flow.flags & ~FLOW_FLAG.UNPROVEN) | (c.unproven ? FLOW_FLAG.UNPROVEN : 0);
     flow.flags = (flow.flags & ~FLOW_FLAG.HELD) | (c.held ? FLOW_FLAG.HELD : 0);
     const entry = { kernel: c.kernel, state: WIRE_STATE.ACTIVE };

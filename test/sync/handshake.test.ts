@@ -7,7 +7,6 @@ import fc from 'fast-check';
 import {
   epochAbove,
   epochIsNewer,
-  firstUnacknowledged,
   mappingOf,
   placeTiack,
   tiackOf,
@@ -44,16 +43,6 @@ test('a TIAck is behind, within or beyond [SND.UNA, SND.NXT], across 2^32 too', 
       assert.equal(placeTiack(mover, seq(sent + off)), at(sent + off));
     }),
   );
-});
-
-test('what a mapping has as its base counts as acknowledged', () => {
-  const { mover } = flows({ moverSent: 100 });
-  mover.mapping[0].sndBase = tiackSeq(mover, 60);
-  assert.equal(firstUnacknowledged(mover), tiackSeq(mover, 0), 'not the active one');
-  mover.active = 1;
-  assert.equal(firstUnacknowledged(mover), tiackSeq(mover, 60));
-  mover.sndUna = tiackSeq(mover, 80);
-  assert.equal(firstUnacknowledged(mover), tiackSeq(mover, 80));
 });
 
 test('epochs are serial numbers: RFC 1982', () => {
