@@ -20,6 +20,7 @@ import { RetainedAddresses } from '../link/retained.js';
 import { tcpSockets } from '../link/sockets.js';
 import { deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
+import { rehearse } from '../sync/rehearsal.js';
 import type { Address } from '../wire/address.js';
 import { tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
@@ -147,6 +148,7 @@ class Daemon implements DaemonControl {
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#reconcile();
     this.#care.catchUp();
+    rehearse(randomBytes).catch((error: unknown) => this.#log.warn({ err: error }, 'rehearsal'));
     await ended;
     this.#emit({ event: 'stopping' });
     await api.close();
