@@ -112,48 +112,52 @@ enum flow_flag {
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
- * the command program.  Fields written per packet have one writer: egress or ingress.
+ * the command program.
+ *
+ * What egress and what ingress write per packet lies apart, and is written only when it changes:
+ * the two run on different CPUs, and a cache line that both write costs more than the program.
  */
 struct flow {
-	struct ti_open initiator;
-	struct ti_open responder;
-	seq iss; /* ours */
-	seq irs; /* the peer's */
-
 	/* egress writes */
-	seq snd_nxt;   /* end of the highest segment sent */
-	seq rcv_nxt;   /* highest ACK sent: TIAck = rcv_nxt - irs - 1 */
-	__u64 seen_out; /* CLOCK_MONOTONIC, coarse, ns; last packet out */
-	__u64 silent_since; /* first packet with data out that nothing has answered yet; 0: none */
-
-	/* ingress writes */
-	seq snd_una;   /* highest ACK received */
-	seq rcv_max;   /* end of the highest segment received */
-	__u64 seen_in; /* last packet in */
-	__u64 created;
-
-	__u16 window_in;  /* last one received, unscaled */
+	seq snd_nxt;      /* end of the highest segment sent */
+	seq rcv_nxt;      /* highest ACK sent: TIAck = rcv_nxt - irs - 1 */
+	__u64 seen_out;   /* CLOCK_MONOTONIC, coarse, ns; last packet out */
+	__u64 resumed_at; /* data out after a pause, with nothing unanswered: an answer is due */
 	__u16 window_out; /* last one sent, unscaled */
-	__u16 mss_out;
-	__u16 mss_in;
-
-	/* both write, atomically */
-	__u32 flags;  /* enum flow_flag */
-	__u32 active; /* 0: not moved, kernel view = wire view; n: mapping[n - 1] counts */
+	__u8 pad[6];
 
 	/* from the handshakes */
+	struct ti_open initiator;
+	struct ti_open responder;
+	seq iss;     /* ours */
+	seq irs;     /* the peer's */
+	__u64 created;
+	__u16 mss_out;
+	__u16 mss_in;
 	__u8 role;       /* enum role */
 	__u8 options;    /* enum negotiated, by both */
 	__u8 wscale_out; /* of our SYN */
 	__u8 wscale_in;  /* of the peer's SYN */
-	__u16 epoch;     /* last committed; 0: none yet */
-	__u8 pad[2];
+
+	/* rarely written, and then atomically */
+	__u32 flags;  /* enum flow_flag */
+	__u32 active; /* 0: not moved, kernel view = wire view; n: mapping[n - 1] counts */
+
+	/* of the last move */
 	__u32 moves;
-	__u32 pad2;
-	__u64 moved_at;  /* last commit, ns */
-	__u64 gap;       /* ns from the last packet in before the last move to the first after */
-	__u64 gap_since; /* seen_in when the last move was committed */
+	__u16 epoch; /* last committed; 0: none yet */
+	__u8 pad2[2];
+	__u64 moved_at;  /* ns */
+	__u64 gap;       /* ns from the last packet in before it to the first after */
+	__u64 gap_since; /* seen_in when it was committed; 0: the gap is over */
 	struct mapping mapping[2];
+
+	/* ingress writes */
+	seq snd_una;     /* highest ACK received */
+	seq rcv_max;     /* end of the highest segment received */
+	__u64 seen_in;   /* last packet in */
+	__u16 window_in; /* last one received, unscaled */
+	__u8 pad3[6];
 };
 
 enum wire_state {
@@ -283,10 +287,10 @@ _Static_assert(sizeof(struct tuple) == 36, "map key");
 _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
 _Static_assert(sizeof(struct half_open) == 52, "map value");
 _Static_assert(sizeof(struct mapping) == 56, "part of struct flow");
-_Static_assert(sizeof(struct flow) == 264, "map value");
+_Static_assert(sizeof(struct flow) == 272, "map value");
 _Static_assert(sizeof(struct wire) == 40, "map value");
 _Static_assert(sizeof(struct event) == 312, "ring buffer record");
-_Static_assert(sizeof(struct command) == 376, "context of boundary_command");
+_Static_assert(sizeof(struct command) == 384, "context of boundary_command");
 _Static_assert(sizeof(struct settings) == 52, "map value");
 
 #endif

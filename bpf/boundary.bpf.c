@@ -17,6 +17,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+/* Who sends more often than that has had answers lately, or waits for one. */
+#define PAUSE_NS 100000000ULL
+
 #define ENOENT 2
 #define EINVAL 22
 #define ENOSPC 28
@@ -41,7 +44,10 @@ static __always_inline void flow_track_out(struct flow *f, const struct packet *
 	seq end = packet_end(p);
 	seq ack = bpf_ntohl(p->tcp.ack_seq);
 
-	f->seen_out = now;
+	if (p->payload && now - f->seen_out > PAUSE_NS && f->snd_una == f->snd_nxt)
+		f->resumed_at = now;
+	if (f->seen_out != now)
+		f->seen_out = now;
 	if (p->flags & TCP_RST) {
 		flow_flag(f, FLOW_RESET, kernel);
 		return;
@@ -50,9 +56,8 @@ static __always_inline void flow_track_out(struct flow *f, const struct packet *
 		f->snd_nxt = end;
 	if (p->flags & TCP_ACK && seq_diff(ack, f->rcv_nxt) > 0)
 		f->rcv_nxt = ack;
-	f->window_out = bpf_ntohs(p->tcp.window);
-	if (p->payload && !f->silent_since)
-		f->silent_since = now;
+	if (f->window_out != bpf_ntohs(p->tcp.window))
+		f->window_out = bpf_ntohs(p->tcp.window);
 	if (p->flags & TCP_FIN)
 		flow_flag(f, FLOW_FIN_SENT, kernel);
 }
@@ -78,16 +83,18 @@ static __always_inline void flow_track_in(struct flow *f, const struct packet *p
 					  const struct tuple *kernel)
 {
 	seq end = s + p->payload + !!(p->flags & TCP_FIN);
+	__u64 now = bpf_ktime_get_coarse_ns();
 
 	if (!(p->flags & TCP_ACK) || !flow_expects(f, s, ack))
 		return;
-	f->seen_in = bpf_ktime_get_coarse_ns();
-	f->silent_since = 0;
+	if (f->seen_in != now)
+		f->seen_in = now;
 	if (seq_diff(ack, f->snd_una) > 0)
 		f->snd_una = ack;
 	if (seq_diff(end, f->rcv_max) > 0)
 		f->rcv_max = end;
-	f->window_in = bpf_ntohs(p->tcp.window);
+	if (f->window_in != bpf_ntohs(p->tcp.window))
+		f->window_in = bpf_ntohs(p->tcp.window);
 	if (p->flags & TCP_FIN)
 		flow_flag(f, FLOW_FIN_RECEIVED, kernel);
 	if (f->gap_since) {
@@ -98,18 +105,19 @@ static __always_inline void flow_track_in(struct flow *f, const struct packet *p
 	}
 }
 
-/* Whether a bare RST may come from a stranger who owns the peer's old address now: what we sent
- * has not been answered for a while, or the wire is in doubt.  A reset that is honest and late is
- * delivered after the quarantine, by the daemon.
+/* Whether a bare RST may come from a stranger who owns the peer's old address now: something of
+ * ours is unanswered, and nothing has come in for a while; or the wire is in doubt.  A reset that
+ * is honest and late is delivered after the quarantine, by the daemon.
  */
 static __always_inline bool rst_is_doubtful(const struct flow *f)
 {
 	struct settings *s = settings_read();
-	__u64 silence = bpf_ktime_get_coarse_ns() - f->silent_since;
+	__u64 since = f->resumed_at > f->seen_in ? f->resumed_at : f->seen_in;
+	__u64 silence = bpf_ktime_get_coarse_ns() - since;
 
 	if (f->flags & (FLOW_HELD | FLOW_UNPROVEN))
 		return true;
-	return s && f->silent_since && silence > s->rst_silent_ms * 1000000ULL;
+	return s && f->snd_una != f->snd_nxt && silence > s->rst_silent_ms * 1000000ULL;
 }
 
 /* The packet is in kernel view by now. */
@@ -432,7 +440,6 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	f->moves++;
 	f->moved_at = bpf_ktime_get_ns();
 	f->gap_since = f->seen_in;
-	f->silent_since = 0;
 	f->rcv_max = next->rcv_base;
 	/* The ACK that the daemon injects does not come by here. */
 	if (seq_diff(next->snd_base, f->snd_una) > 0)

@@ -236,131 +236,131 @@ export function encodeMapping(value: Mapping): Uint8Array {
 export const FLOW_FLAG = { HELD: 1, UNPROVEN: 2, FIN_SENT: 4, FIN_RECEIVED: 8, RESET: 16 } as const;
 
 export interface Flow {
+  sndNxt: Seq;
+  rcvNxt: Seq;
+  seenOut: bigint;
+  resumedAt: bigint;
+  windowOut: number;
   initiator: TiOpen;
   responder: TiOpen;
   iss: Seq;
   irs: Seq;
-  sndNxt: Seq;
-  rcvNxt: Seq;
-  seenOut: bigint;
-  silentSince: bigint;
-  sndUna: Seq;
-  rcvMax: Seq;
-  seenIn: bigint;
   created: bigint;
-  windowIn: number;
-  windowOut: number;
   mssOut: number;
   mssIn: number;
-  flags: number;
-  active: number;
   role: number;
   options: number;
   wscaleOut: number;
   wscaleIn: number;
-  epoch: number;
+  flags: number;
+  active: number;
   moves: number;
+  epoch: number;
   movedAt: bigint;
   gap: bigint;
   gapSince: bigint;
   mapping: [Mapping, Mapping];
+  sndUna: Seq;
+  rcvMax: Seq;
+  seenIn: bigint;
+  windowIn: number;
 }
-export const FLOW_SIZE = 264;
+export const FLOW_SIZE = 272;
 export const FLOW_AT = {
-  initiator: 0,
-  responder: 20,
-  iss: 40,
-  irs: 44,
-  sndNxt: 48,
-  rcvNxt: 52,
-  seenOut: 56,
-  silentSince: 64,
-  sndUna: 72,
-  rcvMax: 76,
-  seenIn: 80,
-  created: 88,
-  windowIn: 96,
-  windowOut: 98,
-  mssOut: 100,
-  mssIn: 102,
-  flags: 104,
-  active: 108,
-  role: 112,
-  options: 113,
-  wscaleOut: 114,
-  wscaleIn: 115,
-  epoch: 116,
-  moves: 120,
-  movedAt: 128,
-  gap: 136,
-  gapSince: 144,
-  mapping: 152,
+  sndNxt: 0,
+  rcvNxt: 4,
+  seenOut: 8,
+  resumedAt: 16,
+  windowOut: 24,
+  initiator: 32,
+  responder: 52,
+  iss: 72,
+  irs: 76,
+  created: 80,
+  mssOut: 88,
+  mssIn: 90,
+  role: 92,
+  options: 93,
+  wscaleOut: 94,
+  wscaleIn: 95,
+  flags: 96,
+  active: 100,
+  moves: 104,
+  epoch: 108,
+  movedAt: 112,
+  gap: 120,
+  gapSince: 128,
+  mapping: 136,
+  sndUna: 248,
+  rcvMax: 252,
+  seenIn: 256,
+  windowIn: 264,
 } as const;
 export function readFlow(view: DataView, at = 0): Flow {
   return {
-    initiator: readTiOpen(view, at),
-    responder: readTiOpen(view, at + 20),
-    iss: view.getUint32(at + 40, true) as Seq,
-    irs: view.getUint32(at + 44, true) as Seq,
-    sndNxt: view.getUint32(at + 48, true) as Seq,
-    rcvNxt: view.getUint32(at + 52, true) as Seq,
-    seenOut: view.getBigUint64(at + 56, true),
-    silentSince: view.getBigUint64(at + 64, true),
-    sndUna: view.getUint32(at + 72, true) as Seq,
-    rcvMax: view.getUint32(at + 76, true) as Seq,
-    seenIn: view.getBigUint64(at + 80, true),
-    created: view.getBigUint64(at + 88, true),
-    windowIn: view.getUint16(at + 96, true),
-    windowOut: view.getUint16(at + 98, true),
-    mssOut: view.getUint16(at + 100, true),
-    mssIn: view.getUint16(at + 102, true),
-    flags: view.getUint32(at + 104, true),
-    active: view.getUint32(at + 108, true),
-    role: view.getUint8(at + 112),
-    options: view.getUint8(at + 113),
-    wscaleOut: view.getUint8(at + 114),
-    wscaleIn: view.getUint8(at + 115),
-    epoch: view.getUint16(at + 116, true),
-    moves: view.getUint32(at + 120, true),
-    movedAt: view.getBigUint64(at + 128, true),
-    gap: view.getBigUint64(at + 136, true),
-    gapSince: view.getBigUint64(at + 144, true),
-    mapping: [readMapping(view, at + 152), readMapping(view, at + 152 + 56)],
+    sndNxt: view.getUint32(at, true) as Seq,
+    rcvNxt: view.getUint32(at + 4, true) as Seq,
+    seenOut: view.getBigUint64(at + 8, true),
+    resumedAt: view.getBigUint64(at + 16, true),
+    windowOut: view.getUint16(at + 24, true),
+    initiator: readTiOpen(view, at + 32),
+    responder: readTiOpen(view, at + 52),
+    iss: view.getUint32(at + 72, true) as Seq,
+    irs: view.getUint32(at + 76, true) as Seq,
+    created: view.getBigUint64(at + 80, true),
+    mssOut: view.getUint16(at + 88, true),
+    mssIn: view.getUint16(at + 90, true),
+    role: view.getUint8(at + 92),
+    options: view.getUint8(at + 93),
+    wscaleOut: view.getUint8(at + 94),
+    wscaleIn: view.getUint8(at + 95),
+    flags: view.getUint32(at + 96, true),
+    active: view.getUint32(at + 100, true),
+    moves: view.getUint32(at + 104, true),
+    epoch: view.getUint16(at + 108, true),
+    movedAt: view.getBigUint64(at + 112, true),
+    gap: view.getBigUint64(at + 120, true),
+    gapSince: view.getBigUint64(at + 128, true),
+    mapping: [readMapping(view, at + 136), readMapping(view, at + 136 + 56)],
+    sndUna: view.getUint32(at + 248, true) as Seq,
+    rcvMax: view.getUint32(at + 252, true) as Seq,
+    seenIn: view.getBigUint64(at + 256, true),
+    windowIn: view.getUint16(at + 264, true),
   };
 }
 export function writeFlow(view: DataView, value: Flow, at = 0): void {
-  writeTiOpen(view, value.initiator, at);
-  writeTiOpen(view, value.responder, at + 20);
-  view.setUint32(at + 40, value.iss, true);
-  view.setUint32(at + 44, value.irs, true);
-  view.setUint32(at + 48, value.sndNxt, true);
-  view.setUint32(at + 52, value.rcvNxt, true);
-  view.setBigUint64(at + 56, value.seenOut, true);
-  view.setBigUint64(at + 64, value.silentSince, true);
-  view.setUint32(at + 72, value.sndUna, true);
-  view.setUint32(at + 76, value.rcvMax, true);
-  view.setBigUint64(at + 80, value.seenIn, true);
-  view.setBigUint64(at + 88, value.created, true);
-  view.setUint16(at + 96, value.windowIn, true);
-  view.setUint16(at + 98, value.windowOut, true);
-  view.setUint16(at + 100, value.mssOut, true);
-  view.setUint16(at + 102, value.mssIn, true);
-  view.setUint32(at + 104, value.flags, true);
-  view.setUint32(at + 108, value.active, true);
-  view.setUint8(at + 112, value.role);
-  view.setUint8(at + 113, value.options);
-  view.setUint8(at + 114, value.wscaleOut);
-  view.setUint8(at + 115, value.wscaleIn);
-  view.setUint16(at + 116, value.epoch, true);
-  view.setUint32(at + 120, value.moves, true);
-  view.setBigUint64(at + 128, value.movedAt, true);
-  view.setBigUint64(at + 136, value.gap, true);
-  view.setBigUint64(at + 144, value.gapSince, true);
-  writeMapping(view, value.mapping[0], at + 152);
-  writeMapping(view, value.mapping[1], at + 152 + 56);
+  view.setUint32(at, value.sndNxt, true);
+  view.setUint32(at + 4, value.rcvNxt, true);
+  view.setBigUint64(at + 8, value.seenOut, true);
+  view.setBigUint64(at + 16, value.resumedAt, true);
+  view.setUint16(at + 24, value.windowOut, true);
+  writeTiOpen(view, value.initiator, at + 32);
+  writeTiOpen(view, value.responder, at + 52);
+  view.setUint32(at + 72, value.iss, true);
+  view.setUint32(at + 76, value.irs, true);
+  view.setBigUint64(at + 80, value.created, true);
+  view.setUint16(at + 88, value.mssOut, true);
+  view.setUint16(at + 90, value.mssIn, true);
+  view.setUint8(at + 92, value.role);
+  view.setUint8(at + 93, value.options);
+  view.setUint8(at + 94, value.wscaleOut);
+  view.setUint8(at + 95, value.wscaleIn);
+  view.setUint32(at + 96, value.flags, true);
+  view.setUint32(at + 100, value.active, true);
+  view.setUint32(at + 104, value.moves, true);
+  view.setUint16(at + 108, value.epoch, true);
+  view.setBigUint64(at + 112, value.movedAt, true);
+  view.setBigUint64(at + 120, value.gap, true);
+  view.setBigUint64(at + 128, value.gapSince, true);
+  writeMapping(view, value.mapping[0], at + 136);
+  writeMapping(view, value.mapping[1], at + 136 + 56);
+  view.setUint32(at + 248, value.sndUna, true);
+  view.setUint32(at + 252, value.rcvMax, true);
+  view.setBigUint64(at + 256, value.seenIn, true);
+  view.setUint16(at + 264, value.windowIn, true);
 }
 export function encodeFlow(value: Flow): Uint8Array {
-  const bytes = new Uint8Array(264);
+  const bytes = new Uint8Array(272);
   writeFlow(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -561,7 +561,7 @@ export interface Command {
   held: number;
   flow: Flow;
 }
-export const COMMAND_SIZE = 376;
+export const COMMAND_SIZE = 384;
 export const COMMAND_AT = {
   verb: 0,
   result: 4,
@@ -595,7 +595,7 @@ export function writeCommand(view: DataView, value: Command, at = 0): void {
   writeFlow(view, value.flow, at + 112);
 }
 export function encodeCommand(value: Command): Uint8Array {
-  const bytes = new Uint8Array(376);
+  const bytes = new Uint8Array(384);
   writeCommand(new DataView(bytes.buffer), value);
   return bytes;
 }

@@ -29,6 +29,7 @@ export interface ModelEvent {
 
 /** A bare reset after so much silence is doubtful. */
 const SILENT_NS = 1_000_000_000n;
+const PAUSE_NS = 100_000_000n;
 
 export class BoundaryModel implements SyncBoundary {
   readonly flows = new Map<string, { kernel: Tuple; flow: Flow }>();
@@ -114,11 +115,13 @@ export class BoundaryModel implements SyncBoundary {
   egress(p: Packet): Packet | undefined {
     const flow = this.flows.get(tupleText(outgoing(p)))?.flow;
     if (flow === undefined) return p;
+    const paused = this.nowNs() - flow.seenOut > PAUSE_NS;
+    if (p.payload.length > 0 && paused && flow.sndUna === flow.sndNxt)
+      flow.resumedAt = this.nowNs();
     flow.seenOut = this.nowNs();
     if (seqAfter(segmentEnd(p), flow.sndNxt)) flow.sndNxt = segmentEnd(p);
     if (seqAfter(p.ack, flow.rcvNxt)) flow.rcvNxt = p.ack;
     flow.windowOut = p.window;
-    if (p.payload.length > 0 && flow.silentSince === 0n) flow.silentSince = this.nowNs();
     if ((flow.flags & FLOW_FLAG.HELD) !== 0) return this.#drop('held');
     const m = mappingOf(flow);
     if (m === undefined) return p;
@@ -175,7 +178,6 @@ export class BoundaryModel implements SyncBoundary {
 
   #track(p: Packet, kernel: Tuple, flow: Flow): void {
     flow.seenIn = this.nowNs();
-    flow.silentSince = 0n;
     if (seqAfter(p.ack, flow.sndUna) && !seqAfter(p.ack, flow.sndNxt)) flow.sndUna = p.ack;
     if (seqAfter(segmentEnd(p), flow.rcvMax)) flow.rcvMax = segmentEnd(p);
     flow.windowIn = p.window;
@@ -188,7 +190,9 @@ export class BoundaryModel implements SyncBoundary {
   /** In kernel view. */
   #reset(p: Packet, kernel: Tuple, flow: Flow): Packet | undefined {
     const inDoubt = (flow.flags & (FLOW_FLAG.HELD | FLOW_FLAG.UNPROVEN)) !== 0;
-    const silent = flow.silentSince !== 0n && this.nowNs() - flow.silentSince > SILENT_NS;
+    const isLongAgo = (at: bigint) => this.nowNs() - at > SILENT_NS;
+    const unanswered = flow.sndUna !== flow.sndNxt;
+    const silent = unanswered && isLongAgo(flow.resumedAt) && isLongAgo(flow.seenIn);
     if (!inDoubt && !silent) return p;
     this.#tell('rst', kernel, encodePacket(p));
     return this.#drop('rst-quarantine');
@@ -218,7 +222,6 @@ export class BoundaryModel implements SyncBoundary {
     flow.moves += 1;
     flow.movedAt = this.nowNs();
     flow.gapSince = flow.seenIn;
-    flow.silentSince = 0n;
     flow.rcvMax = c.mapping.rcvBase;
     // The ACK that the agent injects does not come by here.
     flow.sndUna = seqMax(flow.sndUna, c.mapping.sndBase);
@@ -288,7 +291,7 @@ export const openedFlow = (o: {
   sndNxt: seqAdd(o.iss, 1),
   rcvNxt: seqAdd(o.irs, 1),
   seenOut: 1n,
-  silentSince: 0n,
+  resumedAt: 0n,
   sndUna: seqAdd(o.iss, 1),
   rcvMax: seqAdd(o.irs, 1),
   seenIn: 1n,
