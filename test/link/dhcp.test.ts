@@ -27,6 +27,9 @@ const eth0 = () => network.run('vm', 'ip', '-4', '-o', 'addr', 'show', 'dev', 'e
 const has = (site: Site, boundMs = 15_000) =>
   until(`the address of ${site}`, () => eth0().includes(`${vmAddress(site, 4)}/24`), boundMs);
 
+const isStopped = (pid: number | undefined): boolean =>
+  readFileSync(`/proc/${pid}/status`, 'utf8').includes('\nState:\tT');
+
 describe('renewAddresses', () => {
   let client: ChildProcess | undefined;
 
@@ -105,6 +108,8 @@ describe('renewAddresses', () => {
   it('a udhcpc that is stopped is reported, not waited for', async () => {
     await startUdhcpc('athos');
     client?.kill('SIGSTOP');
+    // Of two signals that are pending together SIGUSR2, the lower number, would be taken first.
+    await until('udhcpc to stop', () => isStopped(client?.pid));
     await assert.rejects(renewAddresses('eth0'), (error) => {
       assert.ok(error instanceof SystemError);
       assert.match(error.message, /renew the addresses of eth0: ETIMEDOUT.*is it stopped/);
