@@ -119,11 +119,11 @@ export class Mobility {
   synchronized(event: SyncEvent): void {
     const key = tupleText(event.kernel);
     const journey = this.#journeys.get(key);
+    /* It may have been held again meanwhile: a link that flapped in the middle. */
+    if (event.type === 'proven' && this.#anyHeld) this.reconcileSoon();
     if (event.type === 'proven' && journey !== undefined) {
       this.#journeys.delete(key);
       this.moves.completed += 1;
-      /* Held meanwhile for another reason: a link that flapped in the middle. */
-      if (this.#anyHeld) this.reconcileSoon();
     } else if (event.type === 'failed' && journey !== undefined) {
       journey.reason = event.reason;
       if (event.final) this.#fail(journey);
@@ -169,6 +169,9 @@ export class Mobility {
   #stay(kernel: Tuple, flow: Flow, wire: Tuple, s: Surroundings): void {
     const key = tupleText(kernel);
     const unproven = (flow.flags & FLOW_FLAG.UNPROVEN) !== 0;
+    const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
+    /* Released below, or looked at again when the agent has proven it. */
+    if (held) this.#anyHeld = true;
     if (unproven) {
       /* A daemon before us died between CONFIRM and its answer. */
       const [home] = s.holders(wire.local);
@@ -178,7 +181,6 @@ export class Mobility {
     }
     /* CONFIRM has been answered, and the event that says so is on its way to the agent. */
     if (this.#o.agent.state(kernel) === 'confirming') return;
-    const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
     if (held || this.#journeys.has(key)) {
       this.#o.agent.cancel(kernel);
       this.#journeys.delete(key);
