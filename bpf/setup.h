@@ -195,15 +195,18 @@ static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet
 		return PASS;
 	h = *known;
 	reason = h.reason ? h.reason : o->reason;
+	/* A SYN without TI_OPEN has left: whatever the peer had before, it holds that for plain. */
+	if (!reason && h.syns > SYNS_WITH_OPTION)
+		reason = LEGACY_SYN_LOST;
 	if (!reason && !open_load(skb, p, o, &h.remote))
-		reason = h.syns > SYNS_WITH_OPTION ? LEGACY_SYN_LOST : LEGACY_PEER_PLAIN;
+		reason = LEGACY_PEER_PLAIN;
 	if (!reason && s->require_psk && !(h.local.key_id && h.remote.key_id == h.local.key_id))
 		reason = LEGACY_NO_PSK;
 	if (!reason)
 		reason = flow_create(&p->tuple, &h, p, o);
 	if (reason && reason != h.reason)
 		plain_record(&p->tuple, reason);
-	if (reason == LEGACY_SYN_LOST) {
+	if (reason == LEGACY_SYN_LOST && !o->ti) {
 		struct plain_peer until = {
 			.until = bpf_ktime_get_ns() + s->plain_peer_ttl_s * 1000000000ULL,
 		};
@@ -212,6 +215,19 @@ static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet
 	}
 	bpf_map_delete_elem(&half_open, &p->tuple);
 	return PASS;
+}
+
+/* The initiator has left TI_OPEN out by now: what carries it does not get through, on the way there
+ * or on the way back.
+ */
+static __always_inline void syn_in_plain(const struct packet *p, struct half_open *known)
+{
+	struct flow *f = bpf_map_lookup_elem(&flows, &p->tuple);
+
+	if (f && f->responder.tifid_half == known->local.tifid_half)
+		flow_forget(&p->tuple, f);
+	known->reason = LEGACY_SYN_LOST;
+	plain_record(&p->tuple, LEGACY_SYN_LOST);
 }
 
 static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
@@ -224,9 +240,11 @@ static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
 
 	if (!s || !s->enabled)
 		return PASS;
-	/* The same SYN again, maybe without TI_OPEN by now: the half that came counts. */
-	if (known && known->role == ROLE_RESPONDER && known->iss == bpf_ntohl(p->tcp.seq))
+	if (known && known->role == ROLE_RESPONDER && known->iss == bpf_ntohl(p->tcp.seq)) {
+		if (!known->reason && !open_load(skb, p, o, &h.remote))
+			syn_in_plain(p, known);
 		return PASS;
+	}
 	if (!reason && !open_load(skb, p, o, &h.remote))
 		reason = LEGACY_PEER_PLAIN;
 	if (!reason && s->require_psk && !key_is_ours(s, h.remote.key_id))
@@ -241,7 +259,9 @@ static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
 	return PASS;
 }
 
-/* A listener with SYN cookies answers each SYN with another ISN: the flow follows the last one. */
+/* Each SYN that comes again is answered again, and the kernel's own timer does so as well.  A listener
+ * with SYN cookies answers with another ISN each time: the flow follows the last one.
+ */
 static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct packet *p,
 					     const struct options *o, struct half_open *known)
 {
@@ -249,13 +269,6 @@ static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct
 
 	if (!f || f->responder.tifid_half != known->local.tifid_half)
 		return PASS;
-	if (known->syns > SYNS_WITH_OPTION) {
-		/* The initiator will hear no TI_OPEN: for it the connection is plain. */
-		flow_forget(&p->tuple, f);
-		known->reason = LEGACY_SYN_LOST;
-		plain_record(&p->tuple, LEGACY_SYN_LOST);
-		return PASS;
-	}
 	f->iss = bpf_ntohl(p->tcp.seq);
 	f->snd_una = f->snd_nxt = f->iss + 1;
 	return option_verdict(option_insert(skb, p, o, &known->local), &p->tuple);

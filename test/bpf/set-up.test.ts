@@ -245,15 +245,17 @@ both("the peer's SYN without TI_OPEN: plain", (f) => {
   plane.expect(view, 'out', 'SA 0:0(0) ack 1 win 1 <mss 1460>', 'same');
 });
 
-both("the peer's SYN again, without TI_OPEN by now: the half that came counts", (f) => {
+both("the peer's SYN again, without TI_OPEN by now: plain, whatever we had", (f) => {
   const view = elsewhere(f);
   plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
-  const outcome = plane.expect(view, 'in', 'S 0:0(0) win 1 <mss 1460>', 'same');
-  assert.deepEqual(outcome.counted, []);
   const open = plane.stockHalf();
   const answer = 'SA 0:0(0) ack 1 win 1 <mss 1460';
   plane.expect(view, 'out', `${answer}>`, `${answer},${open}>`);
-  assert.equal(plane.boundary.flow(view.tuple)?.initiator.tifidHalf, 0x1a1b1c1d);
+  assert.ok(plane.boundary.flow(view.tuple));
+  const outcome = plane.expect(view, 'in', 'S 0:0(0) win 1 <mss 1460>', 'same');
+  assert.deepEqual(outcome.counted, ['syn-lost']);
+  assertNoFlow(view);
+  plane.expect(view, 'out', `${answer}>`, 'same');
 });
 
 both('a connection that was plain and is opened anew as a flow is legacy no more', (f) => {
@@ -269,15 +271,25 @@ both('a connection that was plain and is opened anew as a flow is legacy no more
   assert.equal(plainReason(view), undefined);
 });
 
-both('our SYN/ACK repeats the option once, then does without and the flow is gone', (f) => {
+both(
+  'our SYN/ACK repeats the option: the SYN came again, and the kernel has a timer as well',
+  (f) => {
+    const view = elsewhere(f);
+    plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
+    const open = plane.stockHalf();
+    const answer = 'SA 0:0(0) ack 1 win 1 <mss 1460';
+    for (let i = 0; i < 4; i++) plane.expect(view, 'out', `${answer}>`, `${answer},${open}>`);
+    assert.equal(plane.boundary.flow(view.tuple)?.initiator.tifidHalf, 0x1a1b1c1d);
+  },
+);
+
+both('a SYN/ACK that comes after our SYN without TI_OPEN makes no flow, even with it', (f) => {
   const view = elsewhere(f);
-  plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
   const open = plane.stockHalf();
-  const answer = 'SA 0:0(0) ack 1 win 1 <mss 1460>';
-  plane.expect(view, 'out', answer, `SA 0:0(0) ack 1 win 1 <mss 1460,${open}>`);
-  plane.expect(view, 'out', answer, `SA 0:0(0) ack 1 win 1 <mss 1460,${open}>`);
-  const outcome = plane.expect(view, 'out', answer, 'same');
-  assert.ok(outcome.counted.includes('syn-lost'));
+  for (const option of [` <${open}>`, ` <${open}>`, ''])
+    plane.expect(view, 'out', 'S 0:0(0) win 1', `S 0:0(0) win 1${option}`);
+  const outcome = plane.expect(view, 'in', `SA 0:0(0) ack 1 win 1 <${PEER_OPEN}>`, 'same');
+  assert.deepEqual(outcome.counted, ['syn-lost']);
   assertNoFlow(view);
 });
 
