@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a flow's packets tell: how far either stream has come, whether it is over, and whether a
+ * reset can be believed.  All in kernel view.
+ */
+#ifndef TIFLOW_TRACK_H
+#define TIFLOW_TRACK_H
+
+#include "maps.h"
+
+/* Who sends more often than that has had answers lately, or waits for one. */
+#define PAUSE_NS 100000000ULL
+
+static __always_inline void flow_flag(struct flow *f, __u32 flag, const struct tuple *kernel)
+{
+	bool over = flow_is_over(f);
+
+	if (f->flags & flag)
+		return;
+	__sync_fetch_and_or(&f->flags, flag);
+	if (!over && flow_is_over(f)) {
+		count(COUNT_FLOW_ENDED);
+		event_flow(EVENT_ENDED, kernel, false);
+	}
+}
+
+static __always_inline void flow_track_out(struct flow *f, const struct packet *p,
+					   const struct tuple *kernel, __u64 now)
+{
+	seq end = packet_end(p);
+	seq ack = bpf_ntohl(p->tcp.ack_seq);
+
+	if (p->payload && now - f->seen_out > PAUSE_NS && f->snd_una == f->snd_nxt)
+		f->resumed_at = now;
+	if (f->seen_out != now)
+		f->seen_out = now;
+	if (p->flags & TCP_RST) {
+		flow_flag(f, FLOW_RESET, kernel);
+		return;
+	}
+	if (seq_diff(end, f->snd_nxt) > 0)
+		f->snd_nxt = end;
+	if (p->flags & TCP_ACK && seq_diff(ack, f->rcv_nxt) > 0)
+		f->rcv_nxt = ack;
+	if (f->window_out != bpf_ntohs(p->tcp.window))
+		f->window_out = bpf_ntohs(p->tcp.window);
+	if (p->flags & TCP_FIN)
+		flow_flag(f, FLOW_FIN_SENT, kernel);
+}
+
+/* Only a segment that may be the peer's own moves what we know of it: in the window, as RFC 9293
+ * (section 3.10.7.4) and RFC 5961 ask of the kernel, so that nobody off the path can shift the
+ * bounds within which a TIAck is valid.
+ */
+static __always_inline bool flow_expects(const struct flow *f, seq s, seq ack)
+{
+	__u32 scale = f->options & NEGOTIATED_WSCALE ? f->wscale_out & 15 : 0;
+	__s32 window = (__u32)f->window_out << scale;
+
+	if (window < 65535)
+		window = 65535;
+	if (seq_diff(s, f->rcv_nxt) < -window || seq_diff(s, f->rcv_nxt) > window)
+		return false;
+	return seq_diff(ack, f->snd_nxt) <= 0;
+}
+
+/* `s` and `ack` in kernel view. */
+static __always_inline void flow_track_in(struct flow *f, const struct packet *p, seq s, seq ack,
+					  const struct tuple *kernel)
+{
+	seq end = s + p->payload + !!(p->flags & TCP_FIN);
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!(p->flags & TCP_ACK) || !flow_expects(f, s, ack))
+		return;
+	if (f->seen_in != now)
+		f->seen_in = now;
+	if (seq_diff(ack, f->snd_una) > 0)
+		f->snd_una = ack;
+	if (seq_diff(end, f->rcv_max) > 0)
+		f->rcv_max = end;
+	if (f->window_in != bpf_ntohs(p->tcp.window))
+		f->window_in = bpf_ntohs(p->tcp.window);
+	if (p->flags & TCP_FIN)
+		flow_flag(f, FLOW_FIN_RECEIVED, kernel);
+	if (f->gap_since) {
+		f->gap = f->seen_in - f->gap_since;
+		f->gap_since = 0;
+		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
+		event_flow(EVENT_PROVEN, kernel, true);
+	}
+}
+
+/* Whether a bare RST may come from a stranger who owns the peer's old address now: something of
+ * ours is unanswered, and nothing has come in for a while; or the wire is in doubt.  A reset that
+ * is honest and late is delivered after the quarantine, by the daemon.
+ */
+static __always_inline bool rst_is_doubtful(const struct flow *f)
+{
+	struct settings *s = settings_read();
+	__u64 since = f->resumed_at > f->seen_in ? f->resumed_at : f->seen_in;
+	__u64 silence = bpf_ktime_get_coarse_ns() - since;
+
+	if (f->flags & (FLOW_HELD | FLOW_UNPROVEN))
+		return true;
+	return s && f->snd_una != f->snd_nxt && silence > s->rst_silent_ms * 1000000ULL;
+}
+
+/* The packet is in kernel view by now. */
+static __always_inline int rst_in(struct __sk_buff *skb, const struct packet *p, struct flow *f,
+				  const struct tuple *kernel, seq s)
+{
+	if (rst_is_doubtful(f)) {
+		event_packet(skb, p->l3, EVENT_RST, kernel);
+		return drop(DROP_RST_QUARANTINE);
+	}
+	/* Anything but an exact match is answered by a challenge ACK (RFC 5961, section 3.2). */
+	if (s == f->rcv_nxt)
+		flow_flag(f, FLOW_RESET, kernel);
+	return PASS;
+}
+
+#endif
