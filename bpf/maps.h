@@ -57,7 +57,7 @@ static __always_inline int drop(__u32 reason)
 
 /* Unlike a drop this looks like success to the sender's TCP, which then backs off as on a dead
  * path; a local drop would make it try again every 500 ms, and RFC 6069's ICMP, our kick, works
- * only on a sender that has backed off (test/kernel/kick.test.ts).
+ * only on a sender that has backed off (test/kernel/held.test.ts).
  */
 static __always_inline int swallow(__u32 reason)
 {

@@ -96,7 +96,7 @@ static __always_inline __u16 syn_out_reason(const struct packet *p, const struct
 }
 
 /* Creates the flow of a half-open connection whose peer has answered, or whom we are about to
- * answer.  `theirs`: what the packet of the SYN/ACK says of its sender.
+ * answer.  `o`: the options of the SYN/ACK.
  */
 static __always_inline int flow_create(const struct tuple *kernel, const struct half_open *h,
 				       const struct packet *syn_ack, const struct options *o)

@@ -386,3 +386,13 @@ test('as many flows as there is room for, then legacy', () => {
     small.remove();
   }
 });
+
+both('a frame for another host, flooded by a switch, is not ours', (f) => {
+  const flow = moveFlow(plane, f);
+  const packet = packetOf(flow.wire, 'in', 'PA 5001:5101(100) ack 1001 win 1');
+  const frame = frameOf(encodePacket(packet));
+  frame.set([2, 0, 0, 0, 0, 0x99]);
+  const outcome = plane.run('in', frame);
+  assert.deepEqual(outcome.frame, frame);
+  assert.deepEqual([outcome.verdict, outcome.counted], ['pass', []]);
+});
