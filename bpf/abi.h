@@ -15,7 +15,7 @@
 #ifndef TIFLOW_ABI_H
 #define TIFLOW_ABI_H
 
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 typedef __u32 seq; /* a TCP sequence number, host order */
 
@@ -26,7 +26,9 @@ enum limit {
 	PLAIN_PEERS_MAX = 4096, /* destinations where the option got no answer */
 	HALVES_MAX = 16384,     /* random TIFID and key halves in stock */
 	EVENT_BYTES = 1048576,  /* ring buffer */
-	PACKET_MAX = 256,       /* bytes of a packet copied into an event: all headers */
+	PACKET_MAX = 640,       /* bytes of a packet copied into an event: all headers, or a DHCP message */
+	TAPS_MAX = 4096,        /* taps of VMs with a boundary */
+	GUEST_ADDRESSES = 4,    /* IPv6 addresses of a guest that are answered for */
 	SYNS_WITH_OPTION = 2,   /* from the third SYN on TI_OPEN is left out */
 	EXTENSION_HEADERS_MAX = 4,
 };
@@ -48,12 +50,15 @@ struct address {
 	__u8 byte[16];
 };
 
-/* A connection as one endpoint names it: mine first, whatever the packet's direction. */
+/* A connection as one endpoint names it: mine first, whatever the packet's direction.  Two VMs of
+ * one machine may have the same address at home, so whose connection it is belongs to its name.
+ */
 struct tuple {
 	struct address local;
 	struct address remote;
 	__be16 local_port;
 	__be16 remote_port;
+	__u32 tap; /* ifindex of the tap of the VM that it is a connection of; 0: our own kernel's */
 };
 
 /* TI_OPEN, verbatim as on the wire. */
@@ -146,7 +151,8 @@ struct flow {
 	/* of the last move */
 	__u32 moves;
 	__u16 epoch; /* last committed; 0: none yet */
-	__u8 pad2[2];
+	__u8 next_hop[6]; /* of a VM's flow: where its guest sends the frames */
+	__u8 pad2[4];
 	__u64 moved_at;  /* ns */
 	__u64 gap;       /* ns from the last packet in before it to the first after */
 	__u64 gap_since; /* seen_in when it was committed; 0: the gap is over */
@@ -158,6 +164,32 @@ struct flow {
 	__u64 seen_in;   /* last packet in */
 	__u16 window_in; /* last one received, unscaled */
 	__u8 pad3[6];
+};
+
+enum place_flag {
+	PLACE_AWAY = 1,   /* the guest's addresses are not those of this place: translate */
+	PLACE_ANSWER = 2, /* answer for its addresses: it may not run yet */
+};
+
+/* Where a VM is, by the ifindex of its tap.  `inside`: what the guest believes its addresses to be,
+ * for ever; `outside`: what it is called at this place.  IPv4: one address; IPv6: the first 64 bits,
+ * the interface identifier stays.  ::  stands for none.  The daemon writes it, but for what is
+ * marked as learned.
+ */
+struct place {
+	struct address inside4;
+	struct address outside4;
+	struct address inside6;
+	struct address outside6;
+	struct address router6;               /* the guest's default router at home: link-local */
+	struct address own6[GUEST_ADDRESSES]; /* learned: what the guest uses, but link-local */
+	__u64 since;          /* ns: legacy connections from before have been cut off */
+	__u8 guest_mac[6];    /* learned, if it was zero */
+	__u8 gateway4_mac[6]; /* next hop at this place; zero: not known (yet) */
+	__u8 gateway6_mac[6];
+	__u8 flags;           /* enum place_flag */
+	__u8 own6_next;
+	__u8 pad[4];
 };
 
 enum wire_state {
@@ -217,6 +249,12 @@ enum reason {
 	COUNT_ICMP_TRANSLATED,
 	COUNT_OPTION_IGNORED, /* ours by kind and ExID, but not by version, subtype or length */
 
+	/* of a VM that is not at home */
+	DROP_FOREIGN,       /* of no meaning at this place, or to this guest */
+	DROP_STRANDED,      /* of a legacy connection that stayed behind */
+	DROP_NO_NEXT_HOP,   /* the gateway's hardware address is not known yet */
+	COUNT_ANSWERED,     /* ARP or neighbour solicitation answered in the guest's stead, or to it */
+
 	REASON_END,
 };
 
@@ -237,6 +275,8 @@ enum event_type {
 	EVENT_ENDED = 3,   /* FIN both ways or RST; no wake-up */
 	EVENT_PROVEN = 4,  /* first packet on a new mapping */
 	EVENT_RST = 5,     /* bare RST on a silent path, quarantined: `packet` holds it */
+	EVENT_GUEST = 6,   /* DHCP, ARP or neighbour discovery that concerns a VM */
+	EVENT_STRANDED = 7, /* a VM's segment of a legacy connection that stayed behind */
 };
 
 struct event {
@@ -245,7 +285,10 @@ struct event {
 	__u64 at;       /* CLOCK_MONOTONIC, ns */
 	struct tuple tuple; /* PACKET: as on the wire; else the flow's kernel tuple */
 	__u32 length;   /* of packet */
-	__u8 packet[PACKET_MAX]; /* from the IP header on */
+	__u16 ether_type; /* of packet */
+	__u8 from_guest; /* GUEST: its own; else the network's */
+	__u8 pad;
+	__u8 packet[PACKET_MAX]; /* from behind the Ethernet header on */
 };
 
 enum verb {
@@ -274,6 +317,8 @@ struct command {
 struct settings {
 	__u32 abi_version;
 	__u32 mark;            /* set on packets for a retained address */
+	__u32 mark_guest;      /* on a tap: the daemon's own, for the guest */
+	__u32 mark_network;    /* on a tap: the daemon's own, as if the guest had sent it */
 	__u32 rst_silent_ms;   /* a bare RST after so much silence is quarantined */
 	__u32 plain_peer_ttl_s;
 	__u8 enabled;          /* 0: no new flows, existing ones go on */
@@ -283,14 +328,15 @@ struct settings {
 	__u8 key_ids[32];      /* bitmap of the key ids that we hold */
 };
 
-_Static_assert(sizeof(struct tuple) == 36, "map key");
+_Static_assert(sizeof(struct tuple) == 40, "map key");
 _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
 _Static_assert(sizeof(struct half_open) == 52, "map value");
-_Static_assert(sizeof(struct mapping) == 56, "part of struct flow");
-_Static_assert(sizeof(struct flow) == 272, "map value");
-_Static_assert(sizeof(struct wire) == 40, "map value");
-_Static_assert(sizeof(struct event) == 312, "ring buffer record");
-_Static_assert(sizeof(struct command) == 384, "context of boundary_command");
-_Static_assert(sizeof(struct settings) == 52, "map value");
+_Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
+_Static_assert(sizeof(struct flow) == 288, "map value");
+_Static_assert(sizeof(struct wire) == 44, "map value");
+_Static_assert(sizeof(struct event) == 704, "ring buffer record");
+_Static_assert(sizeof(struct command) == 408, "context of boundary_command");
+_Static_assert(sizeof(struct settings) == 60, "map value");
+_Static_assert(sizeof(struct place) == 176, "map value");
 
 #endif

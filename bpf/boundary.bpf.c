@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
-/* The isolation boundary: two tc programs on one interface, and one through which the daemon
- * changes a flow.  A packet meets: parse, look up, learn or rewrite, count.
+/* The isolation boundary: two tc programs on one interface, or two on the tap of a VM, and one
+ * through which the daemon changes a flow.  A packet meets: parse, look up, learn or rewrite, count.
  *
  *              flows[kernel tuple]                      flows[wires[wire tuple].kernel]
  *   kernel ──► boundary_egress ──► wire        wire ──► boundary_ingress ──► kernel
+ *   guest ───► tap_ingress ──► bridge          bridge ► tap_egress ──► guest
  *
  * What is not a TI flow's passes untouched.  What is one and cannot be translated is dropped under
  * a named reason.  The daemon is never on the path: it hears of synchronization packets through
@@ -12,6 +13,8 @@
 #include <linux/if_packet.h>
 
 #include "maps.h"
+#include "neighbour.h"
+#include "place.h"
 #include "rewrite.h"
 #include "setup.h"
 #include "track.h"
@@ -44,6 +47,42 @@ static __always_inline void count_rewrite(const struct rewrite *r)
 		count(COUNT_SACK_BLOCK_DROPPED);
 }
 
+/* A peer has moved away from where the guest still sends its frames. */
+static __always_inline int tap_redirect(struct __sk_buff *skb, const struct packet *p)
+{
+	struct place *place = place_of(p->tuple.tap);
+	int failed = place ? place_next_hop(skb, place, p->ipv6) : 0;
+
+	/* Not known at home: the guest's own choice may do. */
+	return failed == DROP_REWRITE ? drop(failed) : PASS;
+}
+
+/* A legacy connection of before the move: its peer knows nothing of this place, and would answer
+ * with a reset that names another connection.  The daemon tells both ends.
+ */
+static __always_inline int tap_legacy_out(struct __sk_buff *skb, const struct packet *p)
+{
+	struct place *place = place_of(p->tuple.tap);
+	struct plain *plain_since;
+
+	if (!place || !place->since)
+		return PASS;
+	plain_since = bpf_map_lookup_elem(&plain, &p->tuple);
+	if (!plain_since || plain_since->since > place->since)
+		return PASS;
+	event_packet(skb, p, EVENT_STRANDED, &p->tuple);
+	return drop(DROP_STRANDED);
+}
+
+/* Where the guest sends this flow's frames: the daemon sends its own there. */
+static __always_inline void tap_note_next_hop(struct __sk_buff *skb, struct flow *f)
+{
+	__u8 mac[ETH_ALEN];
+
+	if (!bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
+		__builtin_memcpy(f->next_hop, mac, sizeof(mac));
+}
+
 static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet *p,
 				      const struct flow *f, const struct mapping *m)
 {
@@ -70,6 +109,8 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 	if (failed)
 		return drop(failed);
 	count_rewrite(&r);
+	if (p->tuple.tap)
+		return redirect ? tap_redirect(skb, p) : PASS;
 	return redirect ? bpf_redirect_neigh(skb->ifindex, 0, 0, 0) : PASS;
 }
 
@@ -108,7 +149,7 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 
 static __always_inline int for_daemon(struct __sk_buff *skb, const struct packet *p)
 {
-	event_packet(skb, p->l3, EVENT_PACKET, &p->tuple);
+	event_packet(skb, p, EVENT_PACKET, &p->tuple);
 	return drop(DROP_SYNC);
 }
 
@@ -202,8 +243,10 @@ static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p
 		return setup_out(skb, p);
 	f = bpf_map_lookup_elem(&flows, &p->tuple);
 	if (!f)
-		return PASS;
+		return p->tuple.tap ? tap_legacy_out(skb, p) : PASS;
 	flow_track_out(f, p, &p->tuple, bpf_ktime_get_coarse_ns());
+	if (p->tuple.tap)
+		tap_note_next_hop(skb, f);
 	if (f->flags & FLOW_HELD)
 		return swallow(DROP_HELD);
 	m = flow_mapping(f);
@@ -304,6 +347,184 @@ int boundary_ingress(struct __sk_buff *skb)
 	if (p.protocol)
 		return icmp_any(skb, &p, IN);
 	return PASS;
+}
+
+/* IP that cannot be read cannot be translated. */
+static __always_inline int tap_unreadable(__be32 protocol, const struct place *place)
+{
+	bool ip = protocol == bpf_htons(ETH_P_IP) || protocol == bpf_htons(ETH_P_IPV6);
+
+	return ip && place_is_away(place) ? drop(DROP_MALFORMED) : PASS;
+}
+
+/* DHCP between these ports is between the guest and the daemon while the guest is away; at home the
+ * daemon listens, to know what to answer later.  PASS: look further.
+ */
+static __always_inline int tap_dhcp(struct __sk_buff *skb, const struct packet *p,
+				    const struct place *place, enum direction direction)
+{
+	struct { __be16 source, target; } ports;
+	__u16 server = p->ipv6 ? 547 : 67, client = p->ipv6 ? 546 : 68;
+
+	if (p->transport != IPPROTO_UDP || bpf_skb_load_bytes(skb, p->l4, &ports, sizeof(ports)))
+		return PASS;
+	if (ports.source != bpf_htons(direction == OUT ? client : server) ||
+	    ports.target != bpf_htons(direction == OUT ? server : client))
+		return PASS;
+	event_guest(skb, p->ipv6 ? ETH_P_IPV6 : ETH_P_IP, direction == OUT);
+	return place_is_away(place) ? drop(DROP_FOREIGN) : PASS;
+}
+
+static __always_inline void tap_learn(struct __sk_buff *skb, const struct packet *p,
+				      struct place *place)
+{
+	__u8 mac[ETH_ALEN];
+
+	if (!mac_is_known(place->guest_mac) &&
+	    !bpf_skb_load_bytes(skb, ETH_ALEN, mac, sizeof(mac)))
+		__builtin_memcpy(place->guest_mac, mac, sizeof(mac));
+	if (p->ipv6)
+		place_learn6(place, &p->tuple.local);
+}
+
+static __always_inline int place_out(struct __sk_buff *skb, const struct packet *p,
+				     const struct place *place)
+{
+	int failed;
+
+	if (!place_is_inside(place, &p->tuple.local, p->ipv6)) {
+		/* Of the link only, or before there is an address: the same at every place. */
+		bool link = p->ipv6 ? address_is_link_local(&p->tuple.local) ||
+					      !address_prefix(&p->tuple.local)
+				    : !address_ip4(&p->tuple.local);
+
+		return link ? PASS : drop(DROP_FOREIGN);
+	}
+	failed = place_rewrite(skb, p, place, OUT);
+	if (!failed)
+		failed = place_next_hop(skb, place, p->ipv6);
+	return failed ? drop(failed) : PASS;
+}
+
+/* Between several: DHCP, ND and redirects have been looked at. */
+static __always_inline bool address_is_of_many(const struct address *a, bool ipv6)
+{
+	if (ipv6)
+		return a->byte[0] == 0xff;
+	return a->byte[12] >= 224;
+}
+
+/* Returns 0 with *p in the guest's view, or a drop reason. */
+static __always_inline int place_in(struct __sk_buff *skb, struct packet *p,
+				    const struct place *place)
+{
+	int failed;
+
+	if (address_is_of_many(&p->tuple.local, p->ipv6) ||
+	    (p->ipv6 && address_is_link_local(&p->tuple.local)))
+		return 0;
+	if (!place_is_outside(place, &p->tuple.local, p->ipv6))
+		return DROP_FOREIGN;
+	failed = place_rewrite(skb, p, place, IN);
+	if (failed)
+		return failed;
+	if (p->ipv6)
+		__builtin_memcpy(&p->tuple.local, &place->inside6, 8);
+	else
+		p->tuple.local = place->inside4;
+	return 0;
+}
+
+static __always_inline int tap_out(struct __sk_buff *skb, struct packet *p, struct place *place)
+{
+	int verdict;
+
+	tap_learn(skb, p, place);
+	verdict = tap_dhcp(skb, p, place, OUT);
+	if (verdict == PASS && place_is_away(place))
+		verdict = nd_from_guest(skb, p, place);
+	if (verdict != PASS)
+		return verdict;
+	if (p->protocol == IPPROTO_TCP)
+		verdict = tcp_out(skb, p);
+	else if (p->protocol)
+		verdict = icmp_any(skb, p, OUT);
+	return verdict == PASS && place_is_away(place) ? place_out(skb, p, place) : verdict;
+}
+
+static __always_inline int tap_in(struct __sk_buff *skb, struct packet *p, struct place *place)
+{
+	int verdict = tap_dhcp(skb, p, place, IN);
+	int failed;
+
+	if (verdict == PASS)
+		verdict = nd_from_network(skb, p, place);
+	if (verdict != PASS)
+		return verdict;
+	if (place_is_away(place)) {
+		failed = icmp4_is_redirect(skb, p) ? DROP_FOREIGN : place_in(skb, p, place);
+		if (failed)
+			return drop(failed);
+	}
+	if (p->protocol == IPPROTO_TCP)
+		return tcp_in(skb, p);
+	return p->protocol ? icmp_any(skb, p, IN) : PASS;
+}
+
+/* What the guest sends.  Frames of the daemon in its name come by here as well, marked: they only
+ * need an outside address, if they have an inside one.
+ */
+SEC("tc")
+int tap_ingress(struct __sk_buff *skb)
+{
+	struct place *place = place_of(skb->ifindex);
+	struct settings *s = settings_read();
+	__be32 protocol = skb->protocol;
+	struct packet p;
+	bool ours;
+
+	if (!place || !s)
+		return PASS;
+	ours = s->mark_network && skb->mark == s->mark_network;
+	if (protocol == bpf_htons(ETH_P_ARP))
+		return ours ? PASS : arp_from_guest(skb, place);
+	packet_parse(skb, &p, OUT);
+	p.tuple.tap = skb->ifindex;
+	if (!p.ip)
+		return tap_unreadable(protocol, place);
+	if (!ours)
+		return tap_out(skb, &p, place);
+	if (!place_is_away(place) || !place_is_inside(place, &p.tuple.local, p.ipv6))
+		return PASS;
+	return place_out(skb, &p, place);
+}
+
+/* What the guest receives. */
+SEC("tc")
+int tap_egress(struct __sk_buff *skb)
+{
+	struct place *place = place_of(skb->ifindex);
+	struct settings *s = settings_read();
+	__be32 protocol = skb->protocol;
+	__u8 mac[ETH_ALEN];
+	struct packet p;
+
+	if (!place || !s)
+		return PASS;
+	if (s->mark_guest && skb->mark == s->mark_guest)
+		return PASS;
+	if (s->mark_network && skb->mark == s->mark_network)
+		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
+	/* Flooded by the bridge, for somebody else: the guest's card will drop it. */
+	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
+		return PASS;
+	if (!(mac[0] & 1) && mac_is_known(place->guest_mac) && !mac_equal(mac, place->guest_mac))
+		return PASS;
+	if (protocol == bpf_htons(ETH_P_ARP))
+		return arp_from_network(skb, place);
+	packet_parse(skb, &p, IN);
+	p.tuple.tap = skb->ifindex;
+	return p.ip ? tap_in(skb, &p, place) : tap_unreadable(protocol, place);
 }
 
 /* Commits a mapping: the inactive one is written, its wire made known, then one store makes it

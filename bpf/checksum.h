@@ -15,6 +15,14 @@
 #define BPF_F_IPV6 (1ULL << 7)
 #endif
 
+/* RFC 1071: a sum as bpf_csum_diff leaves it, as a checksum field has it. */
+static __always_inline __be16 checksum_fold(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return ~sum;
+}
+
 static __always_inline int checksum_replace_addresses(struct __sk_buff *skb,
 						      const struct packet *p, __u32 at, __s64 sum)
 {

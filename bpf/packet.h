@@ -43,6 +43,8 @@ struct packet {
 	__u8 flags;         /* TCP's flag byte */
 	__u8 ipv6;
 	__u8 fragment;      /* the first of several; later ones have no ports: protocol is 0 */
+	__u8 ip;            /* an IP packet whose lengths are right, if all else is 0 */
+	__u8 transport;     /* whatever it is; 0: none, or in another fragment */
 };
 
 static __always_inline void address_map4(struct address *a, __be32 ip)
@@ -120,13 +122,15 @@ static __always_inline int packet_parse4(struct __sk_buff *skb, struct packet *p
 		total = skb->len - p->l3;
 	if (header < sizeof(ip) || total < header || total > skb->len - p->l3)
 		return -1;
+	p->ip = 1;
+	packet_addresses4(&p->tuple, &ip, direction);
 	if (ip.frag_off & bpf_htons(IP_FRAGMENT_OFFSET))
-		return -1;
+		return 0;
 	p->fragment = !!(ip.frag_off & bpf_htons(IP_MORE_FRAGMENTS));
 	p->l4 = p->l3 + header;
 	p->length = total - header;
+	p->transport = ip.protocol;
 	p->protocol = ip.protocol == IPPROTO_TCP || ip.protocol == IPPROTO_ICMP ? ip.protocol : 0;
-	packet_addresses4(&p->tuple, &ip, direction);
 	return 0;
 }
 
@@ -180,9 +184,11 @@ static __always_inline int packet_parse6(struct __sk_buff *skb, struct packet *p
 		return -1;
 	p->ipv6 = 1;
 	p->length = total - (p->l4 - p->l3);
+	p->transport = next;
 	p->protocol = next == IPPROTO_TCP || next == IPPROTO_ICMPV6 ? next : 0;
 	packet_addresses6(&p->tuple, &ip, direction);
-	return address_is_mapped(&p->tuple.local) || address_is_mapped(&p->tuple.remote) ? -1 : 0;
+	p->ip = !address_is_mapped(&p->tuple.local) && !address_is_mapped(&p->tuple.remote);
+	return p->ip ? 0 : -1;
 }
 
 /* RFC 9293, section 3.1. */

@@ -110,7 +110,7 @@ static __always_inline int rst_in(struct __sk_buff *skb, const struct packet *p,
 				  const struct tuple *kernel, seq s)
 {
 	if (rst_is_doubtful(f)) {
-		event_packet(skb, p->l3, EVENT_RST, kernel);
+		event_packet(skb, p, EVENT_RST, kernel);
 		return drop(DROP_RST_QUARANTINE);
 	}
 	/* Anything but an exact match is answered by a challenge ACK (RFC 5961, section 3.2). */

@@ -5,14 +5,17 @@
  * Every struct has a size, the offsets of its fields, a reader and a writer on a DataView, and
  * encode, its bytes as a map takes them.  Padding is not shown; a writer leaves it as it was.
  */
-import { addressFromBytes, addressMapped } from '../wire/address.js';
+import { type Address, addressFromBytes, addressMapped } from '../wire/address.js';
 import type { Seq } from '../wire/seq.js';
 import type { Tuple } from '../wire/tuple.js';
 
-export const ABI_VERSION = 1;
+export const ABI_VERSION = 2;
 
 const bytesAt = (view: DataView, at: number, length: number): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset + at, length);
+
+const nonZero = <K extends string>(key: K, value: number): { [k in K]?: number } =>
+  value === 0 ? {} : ({ [key]: value } as { [k in K]: number });
 
 export const LIMIT = {
   FLOWS_MAX: 65536,
@@ -21,7 +24,9 @@ export const LIMIT = {
   PLAIN_PEERS_MAX: 4096,
   HALVES_MAX: 16384,
   EVENT_BYTES: 1048576,
-  PACKET_MAX: 256,
+  PACKET_MAX: 640,
+  TAPS_MAX: 4096,
+  GUEST_ADDRESSES: 4,
   SYNS_WITH_OPTION: 2,
   EXTENSION_HEADERS_MAX: 4,
 } as const;
@@ -38,14 +43,15 @@ export const OPTION = {
 
 export const SUBTYPE = { OPEN: 0, SYNC: 1, CONFIRM: 2, RST: 3 } as const;
 
-export const TUPLE_SIZE = 36;
-export const TUPLE_AT = { local: 0, remote: 16, localPort: 32, remotePort: 34 } as const;
+export const TUPLE_SIZE = 40;
+export const TUPLE_AT = { local: 0, remote: 16, localPort: 32, remotePort: 34, tap: 36 } as const;
 export function readTuple(view: DataView, at = 0): Tuple {
   return {
     local: addressFromBytes(bytesAt(view, at, 16)),
     remote: addressFromBytes(bytesAt(view, at + 16, 16)),
     localPort: view.getUint16(at + 32),
     remotePort: view.getUint16(at + 34),
+    ...nonZero('tap', view.getUint32(at + 36, true)),
   };
 }
 export function writeTuple(view: DataView, value: Tuple, at = 0): void {
@@ -53,9 +59,10 @@ export function writeTuple(view: DataView, value: Tuple, at = 0): void {
   bytesAt(view, at + 16, 16).set(addressMapped(value.remote));
   view.setUint16(at + 32, value.localPort);
   view.setUint16(at + 34, value.remotePort);
+  view.setUint32(at + 36, value.tap ?? 0, true);
 }
 export function encodeTuple(value: Tuple): Uint8Array {
-  const bytes = new Uint8Array(36);
+  const bytes = new Uint8Array(40);
   writeTuple(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -200,35 +207,35 @@ export interface Mapping {
   rcvBase: Seq;
   redirect: number;
 }
-export const MAPPING_SIZE = 56;
+export const MAPPING_SIZE = 60;
 export const MAPPING_AT = {
   wire: 0,
-  sndDelta: 36,
-  rcvDelta: 40,
-  sndBase: 44,
-  rcvBase: 48,
-  redirect: 52,
+  sndDelta: 40,
+  rcvDelta: 44,
+  sndBase: 48,
+  rcvBase: 52,
+  redirect: 56,
 } as const;
 export function readMapping(view: DataView, at = 0): Mapping {
   return {
     wire: readTuple(view, at),
-    sndDelta: view.getUint32(at + 36, true) as Seq,
-    rcvDelta: view.getUint32(at + 40, true) as Seq,
-    sndBase: view.getUint32(at + 44, true) as Seq,
-    rcvBase: view.getUint32(at + 48, true) as Seq,
-    redirect: view.getUint32(at + 52, true),
+    sndDelta: view.getUint32(at + 40, true) as Seq,
+    rcvDelta: view.getUint32(at + 44, true) as Seq,
+    sndBase: view.getUint32(at + 48, true) as Seq,
+    rcvBase: view.getUint32(at + 52, true) as Seq,
+    redirect: view.getUint32(at + 56, true),
   };
 }
 export function writeMapping(view: DataView, value: Mapping, at = 0): void {
   writeTuple(view, value.wire, at);
-  view.setUint32(at + 36, value.sndDelta, true);
-  view.setUint32(at + 40, value.rcvDelta, true);
-  view.setUint32(at + 44, value.sndBase, true);
-  view.setUint32(at + 48, value.rcvBase, true);
-  view.setUint32(at + 52, value.redirect, true);
+  view.setUint32(at + 40, value.sndDelta, true);
+  view.setUint32(at + 44, value.rcvDelta, true);
+  view.setUint32(at + 48, value.sndBase, true);
+  view.setUint32(at + 52, value.rcvBase, true);
+  view.setUint32(at + 56, value.redirect, true);
 }
 export function encodeMapping(value: Mapping): Uint8Array {
-  const bytes = new Uint8Array(56);
+  const bytes = new Uint8Array(60);
   writeMapping(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -256,6 +263,7 @@ export interface Flow {
   active: number;
   moves: number;
   epoch: number;
+  nextHop: Uint8Array;
   movedAt: bigint;
   gap: bigint;
   gapSince: bigint;
@@ -265,7 +273,7 @@ export interface Flow {
   seenIn: bigint;
   windowIn: number;
 }
-export const FLOW_SIZE = 272;
+export const FLOW_SIZE = 288;
 export const FLOW_AT = {
   sndNxt: 0,
   rcvNxt: 4,
@@ -287,14 +295,15 @@ export const FLOW_AT = {
   active: 100,
   moves: 104,
   epoch: 108,
-  movedAt: 112,
-  gap: 120,
-  gapSince: 128,
-  mapping: 136,
-  sndUna: 248,
-  rcvMax: 252,
-  seenIn: 256,
-  windowIn: 264,
+  nextHop: 110,
+  movedAt: 120,
+  gap: 128,
+  gapSince: 136,
+  mapping: 144,
+  sndUna: 264,
+  rcvMax: 268,
+  seenIn: 272,
+  windowIn: 280,
 } as const;
 export function readFlow(view: DataView, at = 0): Flow {
   return {
@@ -318,14 +327,15 @@ export function readFlow(view: DataView, at = 0): Flow {
     active: view.getUint32(at + 100, true),
     moves: view.getUint32(at + 104, true),
     epoch: view.getUint16(at + 108, true),
-    movedAt: view.getBigUint64(at + 112, true),
-    gap: view.getBigUint64(at + 120, true),
-    gapSince: view.getBigUint64(at + 128, true),
-    mapping: [readMapping(view, at + 136), readMapping(view, at + 136 + 56)],
-    sndUna: view.getUint32(at + 248, true) as Seq,
-    rcvMax: view.getUint32(at + 252, true) as Seq,
-    seenIn: view.getBigUint64(at + 256, true),
-    windowIn: view.getUint16(at + 264, true),
+    nextHop: bytesAt(view, at + 110, 6).slice(),
+    movedAt: view.getBigUint64(at + 120, true),
+    gap: view.getBigUint64(at + 128, true),
+    gapSince: view.getBigUint64(at + 136, true),
+    mapping: [readMapping(view, at + 144), readMapping(view, at + 144 + 60)],
+    sndUna: view.getUint32(at + 264, true) as Seq,
+    rcvMax: view.getUint32(at + 268, true) as Seq,
+    seenIn: view.getBigUint64(at + 272, true),
+    windowIn: view.getUint16(at + 280, true),
   };
 }
 export function writeFlow(view: DataView, value: Flow, at = 0): void {
@@ -349,19 +359,95 @@ export function writeFlow(view: DataView, value: Flow, at = 0): void {
   view.setUint32(at + 100, value.active, true);
   view.setUint32(at + 104, value.moves, true);
   view.setUint16(at + 108, value.epoch, true);
-  view.setBigUint64(at + 112, value.movedAt, true);
-  view.setBigUint64(at + 120, value.gap, true);
-  view.setBigUint64(at + 128, value.gapSince, true);
-  writeMapping(view, value.mapping[0], at + 136);
-  writeMapping(view, value.mapping[1], at + 136 + 56);
-  view.setUint32(at + 248, value.sndUna, true);
-  view.setUint32(at + 252, value.rcvMax, true);
-  view.setBigUint64(at + 256, value.seenIn, true);
-  view.setUint16(at + 264, value.windowIn, true);
+  bytesAt(view, at + 110, 6).set(value.nextHop);
+  view.setBigUint64(at + 120, value.movedAt, true);
+  view.setBigUint64(at + 128, value.gap, true);
+  view.setBigUint64(at + 136, value.gapSince, true);
+  writeMapping(view, value.mapping[0], at + 144);
+  writeMapping(view, value.mapping[1], at + 144 + 60);
+  view.setUint32(at + 264, value.sndUna, true);
+  view.setUint32(at + 268, value.rcvMax, true);
+  view.setBigUint64(at + 272, value.seenIn, true);
+  view.setUint16(at + 280, value.windowIn, true);
 }
 export function encodeFlow(value: Flow): Uint8Array {
-  const bytes = new Uint8Array(272);
+  const bytes = new Uint8Array(288);
   writeFlow(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const PLACE_FLAG = { AWAY: 1, ANSWER: 2 } as const;
+
+export interface Place {
+  inside4: Address;
+  outside4: Address;
+  inside6: Address;
+  outside6: Address;
+  router6: Address;
+  own6: [Address, Address, Address, Address];
+  since: bigint;
+  guestMac: Uint8Array;
+  gateway4Mac: Uint8Array;
+  gateway6Mac: Uint8Array;
+  flags: number;
+  own6Next: number;
+}
+export const PLACE_SIZE = 176;
+export const PLACE_AT = {
+  inside4: 0,
+  outside4: 16,
+  inside6: 32,
+  outside6: 48,
+  router6: 64,
+  own6: 80,
+  since: 144,
+  guestMac: 152,
+  gateway4Mac: 158,
+  gateway6Mac: 164,
+  flags: 170,
+  own6Next: 171,
+} as const;
+export function readPlace(view: DataView, at = 0): Place {
+  return {
+    inside4: addressFromBytes(bytesAt(view, at, 16)),
+    outside4: addressFromBytes(bytesAt(view, at + 16, 16)),
+    inside6: addressFromBytes(bytesAt(view, at + 32, 16)),
+    outside6: addressFromBytes(bytesAt(view, at + 48, 16)),
+    router6: addressFromBytes(bytesAt(view, at + 64, 16)),
+    own6: [
+      addressFromBytes(bytesAt(view, at + 80, 16)),
+      addressFromBytes(bytesAt(view, at + 80 + 16, 16)),
+      addressFromBytes(bytesAt(view, at + 80 + 32, 16)),
+      addressFromBytes(bytesAt(view, at + 80 + 48, 16)),
+    ],
+    since: view.getBigUint64(at + 144, true),
+    guestMac: bytesAt(view, at + 152, 6).slice(),
+    gateway4Mac: bytesAt(view, at + 158, 6).slice(),
+    gateway6Mac: bytesAt(view, at + 164, 6).slice(),
+    flags: view.getUint8(at + 170),
+    own6Next: view.getUint8(at + 171),
+  };
+}
+export function writePlace(view: DataView, value: Place, at = 0): void {
+  bytesAt(view, at, 16).set(addressMapped(value.inside4));
+  bytesAt(view, at + 16, 16).set(addressMapped(value.outside4));
+  bytesAt(view, at + 32, 16).set(addressMapped(value.inside6));
+  bytesAt(view, at + 48, 16).set(addressMapped(value.outside6));
+  bytesAt(view, at + 64, 16).set(addressMapped(value.router6));
+  bytesAt(view, at + 80, 16).set(addressMapped(value.own6[0]));
+  bytesAt(view, at + 80 + 16, 16).set(addressMapped(value.own6[1]));
+  bytesAt(view, at + 80 + 32, 16).set(addressMapped(value.own6[2]));
+  bytesAt(view, at + 80 + 48, 16).set(addressMapped(value.own6[3]));
+  view.setBigUint64(at + 144, value.since, true);
+  bytesAt(view, at + 152, 6).set(value.guestMac);
+  bytesAt(view, at + 158, 6).set(value.gateway4Mac);
+  bytesAt(view, at + 164, 6).set(value.gateway6Mac);
+  view.setUint8(at + 170, value.flags);
+  view.setUint8(at + 171, value.own6Next);
+}
+export function encodePlace(value: Place): Uint8Array {
+  const bytes = new Uint8Array(176);
+  writePlace(new DataView(bytes.buffer), value);
   return bytes;
 }
 
@@ -371,20 +457,20 @@ export interface Wire {
   kernel: Tuple;
   state: number;
 }
-export const WIRE_SIZE = 40;
-export const WIRE_AT = { kernel: 0, state: 36 } as const;
+export const WIRE_SIZE = 44;
+export const WIRE_AT = { kernel: 0, state: 40 } as const;
 export function readWire(view: DataView, at = 0): Wire {
   return {
     kernel: readTuple(view, at),
-    state: view.getUint8(at + 36),
+    state: view.getUint8(at + 40),
   };
 }
 export function writeWire(view: DataView, value: Wire, at = 0): void {
   writeTuple(view, value.kernel, at);
-  view.setUint8(at + 36, value.state);
+  view.setUint8(at + 40, value.state);
 }
 export function encodeWire(value: Wire): Uint8Array {
-  const bytes = new Uint8Array(40);
+  const bytes = new Uint8Array(44);
   writeWire(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -424,7 +510,11 @@ export const REASON = {
   COUNT_ACK_CLAMPED: 31,
   COUNT_ICMP_TRANSLATED: 32,
   COUNT_OPTION_IGNORED: 33,
-  REASON_END: 34,
+  DROP_FOREIGN: 34,
+  DROP_STRANDED: 35,
+  DROP_NO_NEXT_HOP: 36,
+  COUNT_ANSWERED: 37,
+  REASON_END: 38,
 } as const;
 
 export type ReasonClass = 'reason' | 'legacy' | 'drop' | 'count';
@@ -464,6 +554,10 @@ const REASONS = new Map<number, { group: ReasonClass; name: string }>([
   [31, { group: 'count', name: 'ack-clamped' }],
   [32, { group: 'count', name: 'icmp-translated' }],
   [33, { group: 'count', name: 'option-ignored' }],
+  [34, { group: 'drop', name: 'foreign' }],
+  [35, { group: 'drop', name: 'stranded' }],
+  [36, { group: 'drop', name: 'no-next-hop' }],
+  [37, { group: 'count', name: 'answered' }],
 ]);
 
 /** The label of a reason: 'peer-plain', 'held'; its number if this version does not know it. */
@@ -513,7 +607,15 @@ export function encodePlainPeer(value: PlainPeer): Uint8Array {
   return bytes;
 }
 
-export const EVENT_TYPE = { PACKET: 1, OPENED: 2, ENDED: 3, PROVEN: 4, RST: 5 } as const;
+export const EVENT_TYPE = {
+  PACKET: 1,
+  OPENED: 2,
+  ENDED: 3,
+  PROVEN: 4,
+  RST: 5,
+  GUEST: 6,
+  STRANDED: 7,
+} as const;
 
 export interface Event {
   type: number;
@@ -521,18 +623,31 @@ export interface Event {
   at: bigint;
   tuple: Tuple;
   length: number;
+  etherType: number;
+  fromGuest: number;
   packet: Uint8Array;
 }
-export const EVENT_SIZE = 312;
-export const EVENT_AT = { type: 0, ifindex: 4, at: 8, tuple: 16, length: 52, packet: 56 } as const;
+export const EVENT_SIZE = 704;
+export const EVENT_AT = {
+  type: 0,
+  ifindex: 4,
+  at: 8,
+  tuple: 16,
+  length: 56,
+  etherType: 60,
+  fromGuest: 62,
+  packet: 64,
+} as const;
 export function readEvent(view: DataView, at = 0): Event {
   return {
     type: view.getUint32(at, true),
     ifindex: view.getUint32(at + 4, true),
     at: view.getBigUint64(at + 8, true),
     tuple: readTuple(view, at + 16),
-    length: view.getUint32(at + 52, true),
-    packet: bytesAt(view, at + 56, 256).slice(),
+    length: view.getUint32(at + 56, true),
+    etherType: view.getUint16(at + 60, true),
+    fromGuest: view.getUint8(at + 62),
+    packet: bytesAt(view, at + 64, 640).slice(),
   };
 }
 export function writeEvent(view: DataView, value: Event, at = 0): void {
@@ -540,11 +655,13 @@ export function writeEvent(view: DataView, value: Event, at = 0): void {
   view.setUint32(at + 4, value.ifindex, true);
   view.setBigUint64(at + 8, value.at, true);
   writeTuple(view, value.tuple, at + 16);
-  view.setUint32(at + 52, value.length, true);
-  bytesAt(view, at + 56, 256).set(value.packet);
+  view.setUint32(at + 56, value.length, true);
+  view.setUint16(at + 60, value.etherType, true);
+  view.setUint8(at + 62, value.fromGuest);
+  bytesAt(view, at + 64, 640).set(value.packet);
 }
 export function encodeEvent(value: Event): Uint8Array {
-  const bytes = new Uint8Array(312);
+  const bytes = new Uint8Array(704);
   writeEvent(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -561,41 +678,41 @@ export interface Command {
   held: number;
   flow: Flow;
 }
-export const COMMAND_SIZE = 384;
+export const COMMAND_SIZE = 408;
 export const COMMAND_AT = {
   verb: 0,
   result: 4,
   kernel: 8,
-  mapping: 44,
-  epoch: 100,
-  unproven: 102,
-  held: 103,
-  flow: 112,
+  mapping: 48,
+  epoch: 108,
+  unproven: 110,
+  held: 111,
+  flow: 120,
 } as const;
 export function readCommand(view: DataView, at = 0): Command {
   return {
     verb: view.getUint32(at, true),
     result: view.getInt32(at + 4, true),
     kernel: readTuple(view, at + 8),
-    mapping: readMapping(view, at + 44),
-    epoch: view.getUint16(at + 100, true),
-    unproven: view.getUint8(at + 102),
-    held: view.getUint8(at + 103),
-    flow: readFlow(view, at + 112),
+    mapping: readMapping(view, at + 48),
+    epoch: view.getUint16(at + 108, true),
+    unproven: view.getUint8(at + 110),
+    held: view.getUint8(at + 111),
+    flow: readFlow(view, at + 120),
   };
 }
 export function writeCommand(view: DataView, value: Command, at = 0): void {
   view.setUint32(at, value.verb, true);
   view.setInt32(at + 4, value.result, true);
   writeTuple(view, value.kernel, at + 8);
-  writeMapping(view, value.mapping, at + 44);
-  view.setUint16(at + 100, value.epoch, true);
-  view.setUint8(at + 102, value.unproven);
-  view.setUint8(at + 103, value.held);
-  writeFlow(view, value.flow, at + 112);
+  writeMapping(view, value.mapping, at + 48);
+  view.setUint16(at + 108, value.epoch, true);
+  view.setUint8(at + 110, value.unproven);
+  view.setUint8(at + 111, value.held);
+  writeFlow(view, value.flow, at + 120);
 }
 export function encodeCommand(value: Command): Uint8Array {
-  const bytes = new Uint8Array(384);
+  const bytes = new Uint8Array(408);
   writeCommand(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -603,6 +720,8 @@ export function encodeCommand(value: Command): Uint8Array {
 export interface Settings {
   abiVersion: number;
   mark: number;
+  markGuest: number;
+  markNetwork: number;
   rstSilentMs: number;
   plainPeerTtlS: number;
   enabled: number;
@@ -610,41 +729,47 @@ export interface Settings {
   requirePsk: number;
   keyIds: Uint8Array;
 }
-export const SETTINGS_SIZE = 52;
+export const SETTINGS_SIZE = 60;
 export const SETTINGS_AT = {
   abiVersion: 0,
   mark: 4,
-  rstSilentMs: 8,
-  plainPeerTtlS: 12,
-  enabled: 16,
-  keyId: 17,
-  requirePsk: 18,
-  keyIds: 20,
+  markGuest: 8,
+  markNetwork: 12,
+  rstSilentMs: 16,
+  plainPeerTtlS: 20,
+  enabled: 24,
+  keyId: 25,
+  requirePsk: 26,
+  keyIds: 28,
 } as const;
 export function readSettings(view: DataView, at = 0): Settings {
   return {
     abiVersion: view.getUint32(at, true),
     mark: view.getUint32(at + 4, true),
-    rstSilentMs: view.getUint32(at + 8, true),
-    plainPeerTtlS: view.getUint32(at + 12, true),
-    enabled: view.getUint8(at + 16),
-    keyId: view.getUint8(at + 17),
-    requirePsk: view.getUint8(at + 18),
-    keyIds: bytesAt(view, at + 20, 32).slice(),
+    markGuest: view.getUint32(at + 8, true),
+    markNetwork: view.getUint32(at + 12, true),
+    rstSilentMs: view.getUint32(at + 16, true),
+    plainPeerTtlS: view.getUint32(at + 20, true),
+    enabled: view.getUint8(at + 24),
+    keyId: view.getUint8(at + 25),
+    requirePsk: view.getUint8(at + 26),
+    keyIds: bytesAt(view, at + 28, 32).slice(),
   };
 }
 export function writeSettings(view: DataView, value: Settings, at = 0): void {
   view.setUint32(at, value.abiVersion, true);
   view.setUint32(at + 4, value.mark, true);
-  view.setUint32(at + 8, value.rstSilentMs, true);
-  view.setUint32(at + 12, value.plainPeerTtlS, true);
-  view.setUint8(at + 16, value.enabled);
-  view.setUint8(at + 17, value.keyId);
-  view.setUint8(at + 18, value.requirePsk);
-  bytesAt(view, at + 20, 32).set(value.keyIds);
+  view.setUint32(at + 8, value.markGuest, true);
+  view.setUint32(at + 12, value.markNetwork, true);
+  view.setUint32(at + 16, value.rstSilentMs, true);
+  view.setUint32(at + 20, value.plainPeerTtlS, true);
+  view.setUint8(at + 24, value.enabled);
+  view.setUint8(at + 25, value.keyId);
+  view.setUint8(at + 26, value.requirePsk);
+  bytesAt(view, at + 28, 32).set(value.keyIds);
 }
 export function encodeSettings(value: Settings): Uint8Array {
-  const bytes = new Uint8Array(52);
+  const bytes = new Uint8Array(60);
   writeSettings(new DataView(bytes.buffer), value);
   return bytes;
 }

@@ -10,12 +10,18 @@ import { ERRNO, SystemError } from '../libc/errno.js';
 import { closeFd } from '../libc/socket.js';
 import type { Tuple } from '../wire/tuple.js';
 import {
+  encodeFlow,
+  encodePlace,
+  encodePlain,
   encodeTuple,
   type Flow,
   HALF_SIZE,
+  type Place,
   type Plain,
   REASON,
+  ROLE,
   readFlow,
+  readPlace,
   readPlain,
   readSettings,
   readTuple,
@@ -41,9 +47,10 @@ import {
   type Limits,
   openDataPlane,
 } from './load.js';
+import { BPF_NOEXIST } from './map.js';
 import { type TestOptions, type TestVerdict, testProgram } from './test-run.js';
 
-export type { Flow, Mapping, Plain, Settings, Wire } from './abi.gen.js';
+export type { Flow, Mapping, Place, Plain, Settings, Wire } from './abi.gen.js';
 export type { Command, CommandResult } from './command.js';
 export type { BoundaryEvent } from './events.js';
 
@@ -56,11 +63,17 @@ export interface OpenOptions {
 
 const KEY_ZERO = new Uint8Array(4);
 
+/**
+ * Where a boundary sits: on an interface of this machine, whose network is outside; or on the tap
+ * of a VM, whose guest is inside.
+ */
+export type Placement = 'host' | 'tap';
+
 /** Handles on one data plane. */
 export class Boundary {
   readonly eventsFd: number;
   #plane: DataPlane;
-  #programs: TcPrograms;
+  #programs: Record<Placement, TcPrograms>;
   #events: EventReader;
 
   /** Adopts what is pinned under `runDir`, or loads and pins it.  Throws SystemError. */
@@ -78,8 +91,9 @@ export class Boundary {
     const directory = pinDirectory(runDir);
     if (isBpffs(directory) && isPinned(runDir)) {
       const programs = adoptPrograms(directory);
-      const pair = tcPrograms(programs);
-      for (const name of attachedTo(pair)) detach(name, pair);
+      for (const pair of Object.values(tcPrograms(programs))) {
+        for (const name of attachedTo(pair)) detach(name, pair);
+      }
       for (const fd of Object.values(programs)) closeFd(fd);
     }
     umountBpffs(directory);
@@ -93,18 +107,18 @@ export class Boundary {
   }
 
   /** Puts the boundary on an interface.  No-op if it is there.  Throws SystemError. */
-  attach(interfaceName: string): void {
-    attach(interfaceName, this.#programs);
+  attach(interfaceName: string, placement: Placement = 'host'): void {
+    attach(interfaceName, this.#programs[placement]);
   }
 
   /** Takes it off an interface.  No-op if it is not there.  Throws SystemError. */
-  detach(interfaceName: string): void {
-    detach(interfaceName, this.#programs);
+  detach(interfaceName: string, placement: Placement = 'host'): void {
+    detach(interfaceName, this.#programs[placement]);
   }
 
   /** The interfaces that it is on, also if a former daemon attached it. */
-  attached(): string[] {
-    return attachedTo(this.#programs);
+  attached(placement: Placement = 'host'): string[] {
+    return attachedTo(this.#programs[placement]);
   }
 
   /** Closes handles only: what is pinned and attached goes on. */
@@ -171,6 +185,53 @@ export class Boundary {
   /** Forgets a wire that no flow is on any more. */
   forgetWire(t: Tuple): void {
     this.#plane.maps.wires.delete(encodeTuple(t));
+  }
+
+  /** Puts a flow of another machine into the tables; false: its name is taken, or no room. */
+  adopt(kernel: Tuple, flow: Flow): boolean {
+    const { flows, tifids } = this.#plane.maps;
+    const half = halfKey(localHalf(flow));
+    if (!tifids.set(half, encodeTuple(kernel), BPF_NOEXIST)) return false;
+    if (flows.set(encodeTuple(kernel), encodeFlow(flow), BPF_NOEXIST)) return true;
+    tifids.delete(half);
+    return false;
+  }
+
+  /** Notes that a connection is legacy, as of `since` (ns). */
+  setPlain(t: Tuple, plain: Plain): void {
+    this.#plane.maps.plain.set(encodeTuple(t), encodePlain(plain));
+  }
+
+  /** Forgets why a connection is legacy. */
+  deletePlain(t: Tuple): void {
+    this.#plane.maps.plain.delete(encodeTuple(t));
+  }
+
+  /** Where the VM behind this tap is; undefined: not told. */
+  place(tap: number): Place | undefined {
+    const view = this.#plane.maps.places.get(u32(tap));
+    return view && readPlace(view);
+  }
+
+  /** Tells where the VM behind this tap is.  Throws SystemError if there are too many. */
+  setPlace(tap: number, place: Place): void {
+    if (!this.#plane.maps.places.set(u32(tap), encodePlace(place))) {
+      throw new SystemError('note the place of a VM', ERRNO.ENOSPC, { hint: 'map places is full' });
+    }
+  }
+
+  /** Forgets a tap: what passes it is not looked at any more. */
+  deletePlace(tap: number): void {
+    this.#plane.maps.places.delete(u32(tap));
+  }
+
+  /** The taps that have a place, by interface index. */
+  taps(): number[] {
+    const found: number[] = [];
+    this.#plane.maps.places.forEach((keys, at) => {
+      found.push(keys.getUint32(at, true));
+    });
+    return found;
   }
 
   /** Changes a flow, all or nothing. */
@@ -241,8 +302,13 @@ export class Boundary {
   }
 
   /** BPF_PROG_TEST_RUN on a frame, Ethernet header included: for tests and benchmarks. */
-  testRun(program: 'egress' | 'ingress', frame: Uint8Array, o: TestOptions = {}): TestVerdict {
-    return testProgram(this.#programs[program], frame, o);
+  testRun(
+    program: keyof TcPrograms,
+    frame: Uint8Array,
+    o: TestOptions = {},
+    placement: Placement = 'host',
+  ): TestVerdict {
+    return testProgram(this.#programs[placement][program], frame, o);
   }
 
   #refuseActive(t: Tuple, verb: string): void {
@@ -251,10 +317,13 @@ export class Boundary {
   }
 }
 
-const tcPrograms = (programs: DataPlane['programs']): TcPrograms => ({
-  egress: programs.boundary_egress,
-  ingress: programs.boundary_ingress,
+const tcPrograms = (programs: DataPlane['programs']): Record<Placement, TcPrograms> => ({
+  host: { egress: programs.boundary_egress, ingress: programs.boundary_ingress },
+  tap: { egress: programs.tap_egress, ingress: programs.tap_ingress },
 });
+
+const localHalf = (flow: Flow): number =>
+  (flow.role === ROLE.INITIATOR ? flow.initiator : flow.responder).tifidHalf;
 
 function u32(n: number): Uint8Array {
   const bytes = Buffer.alloc(4);

@@ -19,12 +19,18 @@ import {
   unregister,
 } from './libbpf.js';
 
-/** `at`: CLOCK_MONOTONIC, ns.  `packet`: from the IP header on, at most the headers. */
+/**
+ * `at`: CLOCK_MONOTONIC, ns.  `packet`: from behind the Ethernet header on, at most the headers;
+ * of guest events as much as DHCP needs.
+ */
 export interface BoundaryEvent {
-  type: 'packet' | 'opened' | 'ended' | 'proven' | 'rst';
+  type: 'packet' | 'opened' | 'ended' | 'proven' | 'rst' | 'guest' | 'stranded';
   ifindex: number;
   at: bigint;
   tuple: Tuple;
+  etherType: number;
+  /** Of a guest event: the guest sent it, not the network. */
+  fromGuest: boolean;
   packet: Uint8Array;
 }
 
@@ -34,6 +40,8 @@ const TYPES = new Map<number, BoundaryEvent['type']>([
   [EVENT_TYPE.ENDED, 'ended'],
   [EVENT_TYPE.PROVEN, 'proven'],
   [EVENT_TYPE.RST, 'rst'],
+  [EVENT_TYPE.GUEST, 'guest'],
+  [EVENT_TYPE.STRANDED, 'stranded'],
 ]);
 
 /** Reads the ring buffer. */
@@ -87,6 +95,8 @@ function decode(bytes: Uint8Array): BoundaryEvent | undefined {
     ifindex: view.getUint32(EVENT_AT.ifindex, true),
     at: view.getBigUint64(EVENT_AT.at, true),
     tuple: readTuple(view, EVENT_AT.tuple),
+    etherType: view.getUint16(EVENT_AT.etherType, true),
+    fromGuest: view.getUint8(EVENT_AT.fromGuest) !== 0,
     packet: bytes.slice(EVENT_AT.packet, EVENT_AT.packet + length),
   };
 }

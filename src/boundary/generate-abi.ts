@@ -34,7 +34,9 @@ interface Codec {
   write: (at: string, value: string) => string;
 }
 
+/** Its type is not generated: src/wire has it, where the field is left out if it is 0. */
 const TUPLE_IS_FROM_WIRE = 'tuple';
+const TUPLE_OPTIONAL = 'tap';
 
 function main(header: string): void {
   const text = readFileSync(header, 'utf8');
@@ -88,6 +90,9 @@ export const ABI_VERSION = ${version};
 
 const bytesAt = (view: DataView, at: number, length: number): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset + at, length);
+
+const nonZero = <K extends string>(key: K, value: number): { [k in K]?: number } =>
+  value === 0 ? {} : ({ [key]: value } as { [k in K]: number });
 `;
 }
 
@@ -140,9 +145,16 @@ function structText(s: BtfType, types: Map<number, BtfType>): string {
     }));
   const shape = fields.map((f) => `  ${f.name}: ${f.codec.type};`).join('\n');
   const offsets = fields.map((f) => `${f.name}: ${f.at}`).join(', ');
-  const reads = fields.map((f) => `${f.name}: ${f.codec.read(plus('at', f.at))}`).join(',\n    ');
-  const writes = fields.map((f) => f.codec.write(plus('at', f.at), `value.${f.name}`)).join('\n  ');
-  const type = s.name === TUPLE_IS_FROM_WIRE ? '' : `export interface ${name} {\n${shape}\n}\n`;
+  const isTuple = s.name === TUPLE_IS_FROM_WIRE;
+  const optional = (f: { name: string }): boolean => isTuple && f.name === TUPLE_OPTIONAL;
+  const read = (f: (typeof fields)[number]): string => {
+    const value = f.codec.read(plus('at', f.at));
+    return optional(f) ? `...nonZero('${f.name}', ${value})` : `${f.name}: ${value}`;
+  };
+  const reads = fields.map(read).join(',\n    ');
+  const value = (f: { name: string }): string => `value.${f.name}${optional(f) ? ' ?? 0' : ''}`;
+  const writes = fields.map((f) => f.codec.write(plus('at', f.at), value(f))).join('\n  ');
+  const type = isTuple ? '' : `export interface ${name} {\n${shape}\n}\n`;
   const constant = s.name.toUpperCase();
   return `${type}export const ${constant}_SIZE = ${s.size};
 export const ${constant}_AT = { ${offsets} } as const;

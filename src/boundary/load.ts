@@ -15,6 +15,7 @@ import {
   FLOW_SIZE,
   HALF_OPEN_SIZE,
   HALF_SIZE,
+  PLACE_SIZE,
   PLAIN_PEER_SIZE,
   PLAIN_SIZE,
   SETTINGS_SIZE,
@@ -48,12 +49,19 @@ const MAPS = {
   half_open: HALF_OPEN_SIZE,
   plain: PLAIN_SIZE,
   plain_peers: PLAIN_PEER_SIZE,
+  places: PLACE_SIZE,
   halves: HALF_SIZE,
   counters: 8,
   events: 0,
   settings: SETTINGS_SIZE,
 } as const;
-const PROGRAMS = ['boundary_egress', 'boundary_ingress', 'boundary_command'] as const;
+const PROGRAMS = [
+  'boundary_egress',
+  'boundary_ingress',
+  'tap_egress',
+  'tap_ingress',
+  'boundary_command',
+] as const;
 
 /** Ring buffer 5.8, bpf_loop 5.17: the newest of what the programs use. */
 const KERNEL_MIN = [5, 17] as const;

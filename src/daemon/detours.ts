@@ -13,7 +13,7 @@ import type { DetourTable, NextHop } from '../link/detour.js';
 import type { SyncBoundary } from '../sync/agent.js';
 import { wireOf } from '../sync/handshake.js';
 import type { Address } from '../wire/address.js';
-import { type Tuple, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleKey } from '../wire/tuple.js';
 import type { Emit } from './monitor-events.js';
 import type { Routes } from './routes.js';
 
@@ -80,12 +80,12 @@ export class Detours {
     const way = this.#wayRound(kernel.remote, remote);
     const there = this.#flows.get(kernel.remote);
     if (way === undefined) {
-      const had = there?.delete(tupleText(kernel)) ?? false;
+      const had = there?.delete(tupleKey(kernel)) ?? false;
       if (there?.size === 0) this.#flows.delete(kernel.remote);
       return had;
     }
     const detoured = there ?? new Map<string, Detoured>();
-    detoured.set(tupleText(kernel), { kernel, ...way });
+    detoured.set(tupleKey(kernel), { kernel, ...way });
     this.#flows.set(kernel.remote, detoured);
     return true;
   }

@@ -5,7 +5,7 @@ import type { Boundary } from '../boundary/boundary.js';
 import type { SocketRecord } from '../link/inet-diag.js';
 import type { SyncAgent } from '../sync/agent.js';
 import { wireOf } from '../sync/handshake.js';
-import { type Tuple, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
 import { monotonicMs, msOfNs } from './clock.js';
 import type { FlowState, FlowView } from './view.js';
 
@@ -71,13 +71,13 @@ export interface LegacyConnection {
 
 /** The machine's connections that no TI flow protects, each with its reason. */
 export function legacyConnections(boundary: Boundary, sockets: SocketRecord[]): LegacyConnection[] {
-  const reasons = new Map(boundary.plain().map(([t, plain]) => [tupleText(t), plain.reason]));
+  const reasons = new Map(boundary.plain().map(([t, plain]) => [tupleKey(t), plain.reason]));
   return sockets
     .filter(({ tuple, state }) => CONNECTED.has(state) && !isLoopback(tuple))
     .filter(({ tuple }) => boundary.flow(tuple) === undefined)
     .map(({ tuple }) => ({
       kernel: tuple,
-      reason: reasonName(reasons.get(tupleText(tuple)) ?? REASON.LEGACY_UNTRACKED),
+      reason: reasonName(reasons.get(tupleKey(tuple)) ?? REASON.LEGACY_UNTRACKED),
     }));
 }
 

@@ -18,7 +18,7 @@ import type { SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { wireOf } from '../sync/handshake.js';
 import { type Address, family } from '../wire/address.js';
-import { type Tuple, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
 import { monotonicMs } from './clock.js';
 import type { Detours } from './detours.js';
 import { flowIsOver } from './flow-views.js';
@@ -112,12 +112,12 @@ export class Mobility {
 
   /** Why the last attempt to move this flow came to nothing; undefined: none has. */
   failureOf(kernel: Tuple): string | undefined {
-    return this.#journeys.get(tupleText(kernel))?.reason;
+    return this.#journeys.get(tupleKey(kernel))?.reason;
   }
 
   /** To be called with each event of the agent. */
   synchronized(event: SyncEvent): void {
-    const key = tupleText(event.kernel);
+    const key = tupleKey(event.kernel);
     const journey = this.#journeys.get(key);
     /* It may have been held again meanwhile: a link that flapped in the middle. */
     if (event.type === 'proven' && this.#anyHeld) this.reconcileSoon();
@@ -132,7 +132,7 @@ export class Mobility {
 
   /** Forgets what is known of a flow that has ended. */
   ended(kernel: Tuple): void {
-    this.#journeys.delete(tupleText(kernel));
+    this.#journeys.delete(tupleKey(kernel));
     this.#o.agent.cancel(kernel);
     this.#o.detours.ended(kernel);
   }
@@ -167,7 +167,7 @@ export class Mobility {
   }
 
   #stay(kernel: Tuple, flow: Flow, wire: Tuple, s: Surroundings): void {
-    const key = tupleText(kernel);
+    const key = tupleKey(kernel);
     const unproven = (flow.flags & FLOW_FLAG.UNPROVEN) !== 0;
     const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
     /* Released below, or looked at again when the agent has proven it. */
@@ -190,7 +190,7 @@ export class Mobility {
   }
 
   #depart(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
-    const key = tupleText(kernel);
+    const key = tupleKey(kernel);
     if (!this.#journeys.has(key)) {
       this.#journeys.set(key, { kernel, since: monotonicMs(), reason: undefined });
     }
@@ -217,7 +217,7 @@ export class Mobility {
   /* The program is told by its own kernel, which also sends a reset to wherever it can. */
   #fail(journey: Journey): void {
     const { kernel, reason } = journey;
-    this.#journeys.delete(tupleText(kernel));
+    this.#journeys.delete(tupleKey(kernel));
     this.moves.failed += 1;
     this.#o.agent.cancel(kernel);
     destroySocket(this.#o.netlink, kernel);

@@ -7,7 +7,7 @@ import { FLOW_FLAG, type Flow, WIRE_STATE } from '../boundary/abi.gen.js';
 import type { Boundary, BoundaryEvent, Wire } from '../boundary/boundary.js';
 import type { SocketRecord } from '../link/inet-diag.js';
 import { wireOf } from '../sync/handshake.js';
-import { type Tuple, tupleEqual, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleEqual, tupleKey } from '../wire/tuple.js';
 import { monotonicMs, msOfNs } from './clock.js';
 import { flowIsOver } from './flow-views.js';
 
@@ -64,10 +64,10 @@ export class Upkeep {
   /** Forgets, after a while, what has ended; at once what nobody uses any more. */
   sweep(): void {
     const nowMs = monotonicMs();
-    const inUse = new Set(this.#o.sockets().map(({ tuple }) => tupleText(tuple)));
+    const inUse = new Set(this.#o.sockets().map(({ tuple }) => tupleKey(tuple)));
     for (const [kernel, flow] of this.#o.boundary.flows()) {
       const idleMs = nowMs - Math.max(msOfNs(flow.seenIn), msOfNs(flow.seenOut));
-      const socketless = idleMs > SOCKETLESS_MS && !inUse.has(tupleText(kernel));
+      const socketless = idleMs > SOCKETLESS_MS && !inUse.has(tupleKey(kernel));
       const over = flowIsOver(flow) && idleMs > LINGER_MS;
       if (over || socketless || idleMs > this.#o.idleMs) this.#forget(kernel);
     }
@@ -94,7 +94,7 @@ export class Upkeep {
 
   /** To be called with EVENT_RST: a reset that may come from a stranger at an old address. */
   quarantine(event: BoundaryEvent): void {
-    const key = tupleText(event.tuple);
+    const key = tupleKey(event.tuple);
     if (this.#quarantined.has(key) || this.#quarantined.size >= QUARANTINE_MAX) return;
     const timer = setTimeout(() => this.#endQuarantine(event), this.#o.quarantineMs);
     this.#quarantined.set(key, { timer, packet: event.packet });
@@ -121,7 +121,7 @@ export class Upkeep {
   /* The path has spoken since, or has moved: the reset was not from the peer. */
   #endQuarantine(event: BoundaryEvent): void {
     const kernel = event.tuple;
-    this.#quarantined.delete(tupleText(kernel));
+    this.#quarantined.delete(tupleKey(kernel));
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined || flowIsOver(flow) || !isSilentSince(flow, event.at)) return;
     if (flow.flags & IN_DOUBT || this.#o.isMoving(kernel)) return;

@@ -11,7 +11,6 @@
  * the agent's death the daemon begins flows that are held or unproven again, with move().
  */
 import { ROLE } from '../boundary/abi.gen.js';
-import type { RawSender } from '../libc/raw.js';
 import type { Address } from '../wire/address.js';
 import { decodePacket, encodePacket, type Packet } from '../wire/packet.js';
 import type { Tuple } from '../wire/tuple.js';
@@ -21,17 +20,17 @@ import type { SyncEvent } from './event.js';
 import { KeyRing } from './key-ring.js';
 import { kickEffects, silentMs } from './kick.js';
 import { type MoveOptions, Moves } from './moves.js';
-import { Performer, type SyncBoundary } from './performer.js';
+import { type Outlet, Performer, type SyncBoundary } from './performer.js';
 import type { PortRange } from './wire-port.js';
 
 export type { Clock } from './clock.js';
 export type { SyncEvent } from './event.js';
 export type { MoveOptions } from './moves.js';
-export type { SyncBoundary } from './performer.js';
+export type { Outlet, SyncBoundary } from './performer.js';
 
 export interface SyncAgentOptions {
   boundary: SyncBoundary;
-  raw: Pick<RawSender, 'toWire' | 'toKernel'>;
+  raw: Outlet;
   clock: Clock;
   /** n random bytes, fit for keys. */
   random: (n: number) => Uint8Array;
@@ -183,7 +182,7 @@ export class SyncAgent {
  * Delivers a reset that was kept in quarantine, in kernel view, to the own kernel.  Encoded anew:
  * on its way through the data plane its checksum may have been partial.
  */
-export function deliverReset(raw: Pick<RawSender, 'toKernel'>, bytes: Uint8Array): void {
+export function deliverReset(to: Pick<Outlet, 'toKernel'>, bytes: Uint8Array, tap?: number): void {
   const packet = decodePacket(bytes, { truncated: true });
-  if (!('error' in packet)) raw.toKernel(encodePacket(packet));
+  if (!('error' in packet)) to.toKernel(encodePacket(packet), tap);
 }

@@ -5,7 +5,7 @@
  * addresses.  So the one that has to go when a flow has too many is the oldest of the nonce that
  * has most: replays of one SYN crowd out each other, never another attempt of the mover.
  */
-import { type Tuple, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleKey } from '../wire/tuple.js';
 import type { Candidate } from './responder.js';
 
 export interface CandidateLimits {
@@ -32,13 +32,13 @@ export class CandidateTable {
   }
 
   get(wire: Tuple): Candidate | undefined {
-    return this.#entries.get(tupleText(wire))?.candidate;
+    return this.#entries.get(tupleKey(wire))?.candidate;
   }
 
   /** Those of one flow, oldest first. */
   of(kernel: Tuple): Candidate[] {
     const candidates: Candidate[] = [];
-    for (const wire of this.#wiresOfFlow.get(tupleText(kernel)) ?? []) {
+    for (const wire of this.#wiresOfFlow.get(tupleKey(kernel)) ?? []) {
       const entry = this.#entries.get(wire);
       if (entry !== undefined) candidates.push(entry.candidate);
     }
@@ -55,8 +55,8 @@ export class CandidateTable {
       evicted.push(oldest.candidate);
     }
     for (const gone of evicted) this.remove(gone.wire);
-    const flow = tupleText(candidate.kernel);
-    const wire = tupleText(candidate.wire);
+    const flow = tupleKey(candidate.kernel);
+    const wire = tupleKey(candidate.wire);
     this.#entries.set(wire, { candidate, flow, expiresAt: nowMs + this.limits.lifetimeMs });
     const wires = this.#wiresOfFlow.get(flow) ?? new Set();
     this.#wiresOfFlow.set(flow, wires.add(wire));
@@ -64,7 +64,7 @@ export class CandidateTable {
   }
 
   remove(wire: Tuple): void {
-    const text = tupleText(wire);
+    const text = tupleKey(wire);
     const entry = this.#entries.get(text);
     if (entry === undefined) return;
     this.#entries.delete(text);

@@ -6,7 +6,7 @@ import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Address } from '../wire/address.js';
 import type { Packet } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
-import { type Tuple, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleKey } from '../wire/tuple.js';
 import type { Clock } from './clock.js';
 import { activeMapping, wireOf } from './handshake.js';
 import type { KeyRing } from './key-ring.js';
@@ -42,7 +42,7 @@ export interface MovesOptions {
 }
 
 interface Session {
-  /** tupleText(kernel): what it is found by. */
+  /** tupleKey(kernel): what it is found by. */
   key: string;
   kernel: Tuple;
   source: Address;
@@ -80,7 +80,7 @@ export class Moves {
     if (former?.source === source) return;
     const mover = newMover(former && newestEpoch(former.mover));
     if (former !== undefined) this.#end(former);
-    const key = tupleText(kernel);
+    const key = tupleKey(kernel);
     this.#sessions.set(key, { key, kernel, source, o, mover, timer: undefined });
     this.#queue.add(key);
   }
@@ -102,7 +102,7 @@ export class Moves {
 
   /** A packet on a wire of ours that is being set up, or just was; false: not one. */
   packet(wire: Tuple, packet: Packet): boolean {
-    const session = this.#sessionOfWire.get(tupleText(wire));
+    const session = this.#sessionOfWire.get(tupleKey(wire));
     if (session === undefined) return false;
     const flow = this.#o.boundary.flow(session.kernel);
     if (flow === undefined) {
@@ -147,7 +147,7 @@ export class Moves {
   }
 
   #session(kernel: Tuple): Session | undefined {
-    return this.#sessions.get(tupleText(kernel));
+    return this.#sessions.get(tupleKey(kernel));
   }
 
   #start(flow: string): void {
@@ -168,9 +168,8 @@ export class Moves {
       this.#advance(session, { event: 'obstacle', reason: 'no-psk' });
       return;
     }
-    const { remote, remotePort } = wireOf(kernel, flow);
     const wire = drawWire(
-      { local: source, remote, remotePort },
+      { ...wireOf(kernel, flow), local: source },
       {
         ports: this.#o.sourcePorts,
         random: this.#o.random,
@@ -226,8 +225,8 @@ export class Moves {
     const [before, after] = [wireOfMover(session.mover), wireOfMover(next)];
     session.mover = next;
     if (before === after) return;
-    if (before !== undefined) this.#sessionOfWire.delete(tupleText(before));
-    if (after !== undefined) this.#sessionOfWire.set(tupleText(after), session);
+    if (before !== undefined) this.#sessionOfWire.delete(tupleKey(before));
+    if (after !== undefined) this.#sessionOfWire.set(tupleKey(after), session);
   }
 
   #end(session: Session): void {

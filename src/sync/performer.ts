@@ -6,13 +6,18 @@
  */
 import type { Boundary } from '../boundary/boundary.js';
 import { SystemError } from '../libc/errno.js';
-import type { RawSender } from '../libc/raw.js';
 import { encodePacket, type Packet } from '../wire/packet.js';
 import type { Tuple } from '../wire/tuple.js';
 import type { Clock } from './clock.js';
 import type { SyncEvent, SyncReport } from './event.js';
 import type { Effect, EffectFailure } from './handshake.js';
 import { TokenBucket } from './token-bucket.js';
+
+/** The two ways out; `tap`: of the VM in whose name it is, or whose kernel it is for. */
+export interface Outlet {
+  toWire(packet: Uint8Array, tap?: number): void;
+  toKernel(packet: Uint8Array, tap?: number): void;
+}
 
 /** What the agent needs of the boundary. */
 export type SyncBoundary = Pick<
@@ -22,7 +27,7 @@ export type SyncBoundary = Pick<
 
 export interface PerformerOptions {
   boundary: SyncBoundary;
-  raw: Pick<RawSender, 'toWire' | 'toKernel'>;
+  raw: Outlet;
   clock: Clock;
   onEvent: (e: SyncEvent) => void;
 }
@@ -96,7 +101,7 @@ export class Performer {
         this.refuse(kernel, e.packet);
         return undefined;
       case 'inject':
-        this.#trySending(kernel, () => raw.toKernel(e.packet));
+        this.#trySending(kernel, () => raw.toKernel(e.packet, kernel.tap));
         return undefined;
       case 'report':
         this.report(kernel, e.report);
@@ -115,7 +120,7 @@ export class Performer {
 
   /** To the network. */
   send(kernel: Tuple, packet: Packet): void {
-    this.#trySending(kernel, () => this.o.raw.toWire(encodePacket(packet)));
+    this.#trySending(kernel, () => this.o.raw.toWire(encodePacket(packet), kernel.tap));
   }
 
   /** To the network, unless there was too much of it: what it answers may be forged. */

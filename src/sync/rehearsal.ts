@@ -20,7 +20,7 @@ import {
 import { type Address, address } from '../wire/address.js';
 import { decodePacket } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
-import { type Tuple, tupleReverse, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleKey, tupleReverse } from '../wire/tuple.js';
 import { SyncAgent, type SyncBoundary } from './agent.js';
 
 /* V8 begins to optimize a function after some hundred calls; each round makes a dozen of most. */
@@ -134,7 +134,7 @@ class OneFlow implements SyncBoundary {
   }
 
   flow(kernel: Tuple): Flow | undefined {
-    if (tupleText(kernel) !== tupleText(this.#kernel)) return undefined;
+    if (tupleKey(kernel) !== tupleKey(this.#kernel)) return undefined;
     return readFlow(new DataView(encodeFlow(this.current).buffer));
   }
 
@@ -144,16 +144,16 @@ class OneFlow implements SyncBoundary {
   }
 
   wire(t: Tuple): Wire | undefined {
-    return this.#wires.get(tupleText(t));
+    return this.#wires.get(tupleKey(t));
   }
 
   setWire(t: Tuple, { kernel, state }: Parameters<SyncBoundary['setWire']>[1]): void {
     const number = state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING;
-    this.#wires.set(tupleText(t), { kernel, state: number });
+    this.#wires.set(tupleKey(t), { kernel, state: number });
   }
 
   deleteWire(t: Tuple): void {
-    this.#wires.delete(tupleText(t));
+    this.#wires.delete(tupleKey(t));
   }
 
   command(c: Parameters<SyncBoundary['command']>[0]): ReturnType<SyncBoundary['command']> {

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
+import { FLOW_FLAG, LIMIT } from '../../src/boundary/abi.gen.js';
 import { encodePacket } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
 import {
@@ -264,7 +264,7 @@ function assertHandedUp(view: View, line: string): void {
   assert.ok(event, 'an event');
   assert.deepEqual(event.tuple, view.tuple);
   const bytes = encodePacket(sent);
-  assert.deepEqual(event.packet, bytes.subarray(0, 256));
+  assert.deepEqual(event.packet, bytes.subarray(0, LIMIT.PACKET_MAX));
 }
 
 both('TI_SYNC, TI_CONFIRM and TI_RST go to the daemon, whatever the tuple', (f) => {

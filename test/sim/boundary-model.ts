@@ -308,6 +308,7 @@ export const openedFlow = (o: {
   wscaleIn: 7,
   epoch: o.epoch ?? 0,
   moves: 0,
+  nextHop: new Uint8Array(6),
   movedAt: 0n,
   gap: 0n,
   gapSince: 0n,
