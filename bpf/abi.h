@@ -319,6 +319,7 @@ struct settings {
 	__u32 mark;            /* set on packets for a retained address */
 	__u32 mark_guest;      /* on a tap: the daemon's own, for the guest */
 	__u32 mark_network;    /* on a tap: the daemon's own, as if the guest had sent it */
+	__u32 mark_verbatim;   /* the same, but its addresses are outside ones already */
 	__u32 rst_silent_ms;   /* a bare RST after so much silence is quarantined */
 	__u32 plain_peer_ttl_s;
 	__u8 enabled;          /* 0: no new flows, existing ones go on */
@@ -336,7 +337,7 @@ _Static_assert(sizeof(struct flow) == 288, "map value");
 _Static_assert(sizeof(struct wire) == 44, "map value");
 _Static_assert(sizeof(struct event) == 704, "ring buffer record");
 _Static_assert(sizeof(struct command) == 408, "context of boundary_command");
-_Static_assert(sizeof(struct settings) == 60, "map value");
+_Static_assert(sizeof(struct settings) == 64, "map value");
 _Static_assert(sizeof(struct place) == 176, "map value");
 
 #endif

@@ -483,7 +483,7 @@ int tap_ingress(struct __sk_buff *skb)
 	struct packet p;
 	bool ours;
 
-	if (!place || !s)
+	if (!place || !s || (s->mark_verbatim && skb->mark == s->mark_verbatim))
 		return PASS;
 	ours = s->mark_network && skb->mark == s->mark_network;
 	if (protocol == bpf_htons(ETH_P_ARP))
@@ -513,7 +513,7 @@ int tap_egress(struct __sk_buff *skb)
 		return PASS;
 	if (s->mark_guest && skb->mark == s->mark_guest)
 		return PASS;
-	if (s->mark_network && skb->mark == s->mark_network)
+	if (s->mark_guest && (skb->mark == s->mark_network || skb->mark == s->mark_verbatim))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	/* Flooded by the bridge, for somebody else: the guest's card will drop it. */
 	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))

@@ -722,6 +722,7 @@ export interface Settings {
   mark: number;
   markGuest: number;
   markNetwork: number;
+  markVerbatim: number;
   rstSilentMs: number;
   plainPeerTtlS: number;
   enabled: number;
@@ -729,18 +730,19 @@ export interface Settings {
   requirePsk: number;
   keyIds: Uint8Array;
 }
-export const SETTINGS_SIZE = 60;
+export const SETTINGS_SIZE = 64;
 export const SETTINGS_AT = {
   abiVersion: 0,
   mark: 4,
   markGuest: 8,
   markNetwork: 12,
-  rstSilentMs: 16,
-  plainPeerTtlS: 20,
-  enabled: 24,
-  keyId: 25,
-  requirePsk: 26,
-  keyIds: 28,
+  markVerbatim: 16,
+  rstSilentMs: 20,
+  plainPeerTtlS: 24,
+  enabled: 28,
+  keyId: 29,
+  requirePsk: 30,
+  keyIds: 32,
 } as const;
 export function readSettings(view: DataView, at = 0): Settings {
   return {
@@ -748,12 +750,13 @@ export function readSettings(view: DataView, at = 0): Settings {
     mark: view.getUint32(at + 4, true),
     markGuest: view.getUint32(at + 8, true),
     markNetwork: view.getUint32(at + 12, true),
-    rstSilentMs: view.getUint32(at + 16, true),
-    plainPeerTtlS: view.getUint32(at + 20, true),
-    enabled: view.getUint8(at + 24),
-    keyId: view.getUint8(at + 25),
-    requirePsk: view.getUint8(at + 26),
-    keyIds: bytesAt(view, at + 28, 32).slice(),
+    markVerbatim: view.getUint32(at + 16, true),
+    rstSilentMs: view.getUint32(at + 20, true),
+    plainPeerTtlS: view.getUint32(at + 24, true),
+    enabled: view.getUint8(at + 28),
+    keyId: view.getUint8(at + 29),
+    requirePsk: view.getUint8(at + 30),
+    keyIds: bytesAt(view, at + 32, 32).slice(),
   };
 }
 export function writeSettings(view: DataView, value: Settings, at = 0): void {
@@ -761,15 +764,16 @@ export function writeSettings(view: DataView, value: Settings, at = 0): void {
   view.setUint32(at + 4, value.mark, true);
   view.setUint32(at + 8, value.markGuest, true);
   view.setUint32(at + 12, value.markNetwork, true);
-  view.setUint32(at + 16, value.rstSilentMs, true);
-  view.setUint32(at + 20, value.plainPeerTtlS, true);
-  view.setUint8(at + 24, value.enabled);
-  view.setUint8(at + 25, value.keyId);
-  view.setUint8(at + 26, value.requirePsk);
-  bytesAt(view, at + 28, 32).set(value.keyIds);
+  view.setUint32(at + 16, value.markVerbatim, true);
+  view.setUint32(at + 20, value.rstSilentMs, true);
+  view.setUint32(at + 24, value.plainPeerTtlS, true);
+  view.setUint8(at + 28, value.enabled);
+  view.setUint8(at + 29, value.keyId);
+  view.setUint8(at + 30, value.requirePsk);
+  bytesAt(view, at + 32, 32).set(value.keyIds);
 }
 export function encodeSettings(value: Settings): Uint8Array {
-  const bytes = new Uint8Array(60);
+  const bytes = new Uint8Array(64);
   writeSettings(new DataView(bytes.buffer), value);
   return bytes;
 }

@@ -167,11 +167,8 @@ export class Boundary {
   /** Notes a wire that is being set up.  Throws if it carries a flow already, or no room. */
   setWire(t: Tuple, w: { kernel: Tuple; state: 'syncing' | 'pending' }): void {
     this.#refuseActive(t, 'set');
-    const value = new Uint8Array(WIRE_SIZE);
-    const view = new DataView(value.buffer);
-    writeTuple(view, w.kernel);
-    view.setUint8(WIRE_AT.state, w.state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING);
-    if (!this.#plane.maps.wires.set(encodeTuple(t), value)) {
+    const state = w.state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING;
+    if (!this.#putWire(t, w.kernel, state)) {
       throw new SystemError('note a wire', ERRNO.ENOSPC, { hint: 'map wires is full' });
     }
   }
@@ -192,9 +189,13 @@ export class Boundary {
     const { flows, tifids } = this.#plane.maps;
     const half = halfKey(localHalf(flow));
     if (!tifids.set(half, encodeTuple(kernel), BPF_NOEXIST)) return false;
-    if (flows.set(encodeTuple(kernel), encodeFlow(flow), BPF_NOEXIST)) return true;
-    tifids.delete(half);
-    return false;
+    if (!flows.set(encodeTuple(kernel), encodeFlow(flow), BPF_NOEXIST)) {
+      tifids.delete(half);
+      return false;
+    }
+    const mapping = flow.active === 0 ? undefined : flow.mapping[flow.active - 1];
+    if (mapping !== undefined) this.#putWire(mapping.wire, kernel, WIRE_STATE.ACTIVE);
+    return true;
   }
 
   /** Notes that a connection is legacy, as of `since` (ns). */
@@ -309,6 +310,14 @@ export class Boundary {
     placement: Placement = 'host',
   ): TestVerdict {
     return testProgram(this.#programs[placement][program], frame, o);
+  }
+
+  #putWire(wire: Tuple, kernel: Tuple, state: number): boolean {
+    const value = new Uint8Array(WIRE_SIZE);
+    const view = new DataView(value.buffer);
+    writeTuple(view, kernel);
+    view.setUint8(WIRE_AT.state, state);
+    return this.#plane.maps.wires.set(encodeTuple(wire), value);
   }
 
   #refuseActive(t: Tuple, verb: string): void {

@@ -39,7 +39,7 @@ export interface UpkeepOptions {
   sockets: () => SocketRecord[];
   isMoving: (kernel: Tuple) => boolean;
   /** Delivers a packet to the own kernel. */
-  deliver: (packet: Uint8Array) => void;
+  deliver: (kernel: Tuple, packet: Uint8Array) => void;
   /** Events that came without a wake-up. */
   readEvents: () => void;
   /** A flow was removed from the tables. */
@@ -125,7 +125,7 @@ export class Upkeep {
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined || flowIsOver(flow) || !isSilentSince(flow, event.at)) return;
     if (flow.flags & IN_DOUBT || this.#o.isMoving(kernel)) return;
-    this.#o.deliver(event.packet);
+    this.#o.deliver(kernel, event.packet);
     this.#forget(kernel);
   }
 

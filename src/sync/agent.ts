@@ -182,7 +182,11 @@ export class SyncAgent {
  * Delivers a reset that was kept in quarantine, in kernel view, to the own kernel.  Encoded anew:
  * on its way through the data plane its checksum may have been partial.
  */
-export function deliverReset(to: Pick<Outlet, 'toKernel'>, bytes: Uint8Array, tap?: number): void {
+export function deliverReset(
+  to: Pick<Outlet, 'toKernel'>,
+  kernel: Tuple,
+  bytes: Uint8Array,
+): void {
   const packet = decodePacket(bytes, { truncated: true });
-  if (!('error' in packet)) to.toKernel(encodePacket(packet), tap);
+  if (!('error' in packet)) to.toKernel(encodePacket(packet), kernel);
 }

@@ -28,6 +28,8 @@ export interface MoveOptions {
   /** Of the path from the new address: bytes of an IP packet. */
   mtu: number;
   redirect: boolean;
+  /** An epoch that another machine may have used for this flow: the attempts begin above it. */
+  newest?: number;
 }
 
 export interface MovesOptions {
@@ -78,7 +80,7 @@ export class Moves {
   move(kernel: Tuple, source: Address, o: MoveOptions): void {
     const former = this.#session(kernel);
     if (former?.source === source) return;
-    const mover = newMover(former && newestEpoch(former.mover));
+    const mover = newMover((former && newestEpoch(former.mover)) ?? o.newest);
     if (former !== undefined) this.#end(former);
     const key = tupleKey(kernel);
     this.#sessions.set(key, { key, kernel, source, o, mover, timer: undefined });

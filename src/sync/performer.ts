@@ -13,10 +13,10 @@ import type { SyncEvent, SyncReport } from './event.js';
 import type { Effect, EffectFailure } from './handshake.js';
 import { TokenBucket } from './token-bucket.js';
 
-/** The two ways out; `tap`: of the VM in whose name it is, or whose kernel it is for. */
+/** The two ways out for the packets of a flow, whose kernel may be a VM's. */
 export interface Outlet {
-  toWire(packet: Uint8Array, tap?: number): void;
-  toKernel(packet: Uint8Array, tap?: number): void;
+  toWire(packet: Uint8Array, kernel: Tuple): void;
+  toKernel(packet: Uint8Array, kernel: Tuple): void;
 }
 
 /** What the agent needs of the boundary. */
@@ -101,7 +101,7 @@ export class Performer {
         this.refuse(kernel, e.packet);
         return undefined;
       case 'inject':
-        this.#trySending(kernel, () => raw.toKernel(e.packet, kernel.tap));
+        this.#trySending(kernel, () => raw.toKernel(e.packet, kernel));
         return undefined;
       case 'report':
         this.report(kernel, e.report);
@@ -120,7 +120,7 @@ export class Performer {
 
   /** To the network. */
   send(kernel: Tuple, packet: Packet): void {
-    this.#trySending(kernel, () => this.o.raw.toWire(encodePacket(packet), kernel.tap));
+    this.#trySending(kernel, () => this.o.raw.toWire(encodePacket(packet), kernel));
   }
 
   /** To the network, unless there was too much of it: what it answers may be forged. */
