@@ -55,21 +55,23 @@ export class AddressChecks {
   }
 
   #probe(check: Check, left: number): void {
-    if (left === 0) return check.end(undefined);
-    for (const address of check.addresses) this.#ask(address);
+    if (left === 0) {
+      check.end(undefined);
+      return;
+    }
     check.timer = this.o.clock.setTimer(PROBE_INTERVAL_MS, () => this.#probe(check, left - 1));
+    for (const address of check.addresses) this.#ask(address);
   }
 
   #ask(target: Address): void {
     const { mac, send } = this.o;
-    if (family(target) === 4) return send(ETHERTYPE.ARP, arpProbe(mac, target), BROADCAST_MAC);
+    if (family(target) === 4) {
+      send(ETHERTYPE.ARP, arpProbe(mac, target), BROADCAST_MAC);
+      return;
+    }
     const destination = solicitedNode(target);
-    const message = { kind: 'neighbour-solicitation', target, options: [] } as const;
-    const packet = encodeNeighbour({
-      source: UNSPECIFIED,
-      destination,
-      message: { ...message, options: [] },
-    });
+    const message = { kind: 'neighbour-solicitation' as const, target, options: [] };
+    const packet = encodeNeighbour({ source: UNSPECIFIED, destination, message });
     send(ETHERTYPE.IPV6, packet, multicastMac(destination));
   }
 }

@@ -34,6 +34,7 @@ export class NeighbourWatch {
   #o: NeighbourWatchOptions;
   #mac: Mac | undefined;
   #timer: unknown;
+  #waiting = new Set<(mac: Mac | undefined) => void>();
   #closed = false;
 
   /** `known`: what is believed already; it is asked for all the same. */
@@ -55,21 +56,39 @@ export class NeighbourWatch {
   heard(address: Address, mac: Mac): void {
     if (this.#closed || address !== this.#o.target || mac === this.#o.mac) return;
     this.#arm(FRESH_MS, RETRY_MS);
+    for (const end of [...this.#waiting]) end(mac);
     if (mac === this.#mac) return;
     this.#mac = mac;
     this.#o.onChange(mac);
   }
 
+  /** Once it is known; undefined: not within `ms`, or closed before. */
+  whenKnown(ms: number): Promise<Mac | undefined> {
+    if (this.#mac !== undefined) return Promise.resolve(this.#mac);
+    return new Promise((resolve) => {
+      const end = (mac: Mac | undefined) => {
+        this.#o.clock.clearTimer(timer);
+        this.#waiting.delete(end);
+        resolve(mac);
+      };
+      const timer = this.#o.clock.setTimer(ms, () => end(undefined));
+      this.#waiting.add(end);
+    });
+  }
+
   close(): void {
     this.#closed = true;
+    for (const end of [...this.#waiting]) end(undefined);
     this.#o.clock.clearTimer(this.#timer);
   }
 
   #ask(againMs: number): void {
     const { send, mac, own, target } = this.#o;
     this.#arm(againMs, Math.min(2 * againMs, RETRY_MS_MAX));
-    if (family(target) === 4)
-      return send(ETHERTYPE.ARP, arpRequest(mac, own, target), BROADCAST_MAC);
+    if (family(target) === 4) {
+      send(ETHERTYPE.ARP, arpRequest(mac, own, target), BROADCAST_MAC);
+      return;
+    }
     const destination = solicitedNode(target);
     const options = [sourceMacOption(mac)];
     const message = { kind: 'neighbour-solicitation' as const, target, options };

@@ -205,7 +205,6 @@ function learnDhcp(state: GuestState, p: DhcpPacket, from: GuestPacket['from']):
 }
 
 function learnRequest(state: GuestState, m: DhcpMessage): GuestState {
-  if (typeOf(m) === 'release') return { ...state, inside4: null };
   const { CLIENT_ID, HOST_NAME, VENDOR_CLASS, PARAMETERS } = DHCP_OPTION;
   const said = {
     ...hexOption(m, CLIENT_ID, 'client_id'),
