@@ -53,6 +53,7 @@ describe('OPERATIONS.md', () => {
   test('every event and why moves fail', () => {
     assertListed(literalsOf('src/daemon/view.ts', 'MonitorEventName'));
     assertListed(literalsOf('src/daemon/view.ts', 'FlowState'));
+    assertListed(literalsOf('src/link/resume-detector.ts', 'ResumeReason'));
     assertListed(literalsOf('src/sync/event.ts', 'FailureReason'));
     assertListed(literalsOf('src/sync/event.ts', 'RefusalReason'));
   });
