@@ -79,7 +79,7 @@ describe('OPERATIONS.md', () => {
     const [, example = ''] = /```toml\n([\s\S]*?)```/.exec(OPERATIONS) ?? [];
     assert.deepEqual(parseConfig(example, 'example'), defaultConfig());
     for (const key of CONFIG_KEYS) {
-      assert.match(example, new RegExp(`^(# )?${key.replace('psk.', '')} = `, 'm'), key);
+      assert.match(example, new RegExp(`^(# )?${key.replace(/^[a-z]+\./, '')} = `, 'm'), key);
     }
   });
 
