@@ -49,6 +49,11 @@ export interface Config {
   /** Shell command that renews the addresses of the interface $1; undefined: find the client. */
   renew: string | undefined;
   psk: Psk | undefined;
+  /** What is done for the VMs on our taps. */
+  vm: {
+    /** Shell command that is told of a VM's new addresses on the network (moved-hook.ts). */
+    moved: string | undefined;
+  };
   log: LogLevel;
 }
 
@@ -67,6 +72,10 @@ export const interfaceName = z
 
 const absolutePath = z.string('must be a string').regex(/^\/[^\0]*$/, 'must be an absolute path');
 
+const shellCommand = z.string('must be a string').min(1, 'must not be empty').optional();
+
+const VM_SHAPE = z.strictObject({ moved: shellCommand }, 'must be a table');
+
 const FILE_SHAPE = z.strictObject({
   interfaces: z.array(interfaceName, 'must be an array of strings').default([]),
   run_dir: absolutePath.default(RUN_DIR),
@@ -83,14 +92,20 @@ const FILE_SHAPE = z.strictObject({
     .transform(portRange)
     .default({ first: 61_000, last: 65_535 }),
   flows_max: integer(16, 4_194_304).default(65_536),
-  renew: z.string('must be a string').min(1, 'must not be empty').optional(),
+  renew: shellCommand,
   psk: pskShape.optional(),
+  vm: VM_SHAPE.default({}),
   log: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`).default('info'),
 });
 
+const TABLES: Readonly<Record<string, z.ZodObject>> = { psk: pskShape, vm: VM_SHAPE };
+
+const keysOf = (table: string | undefined): string[] =>
+  Object.keys((TABLES[table ?? ''] ?? FILE_SHAPE).shape);
+
 /** Every key of the file, tables as "psk.key_id". */
-export const CONFIG_KEYS: readonly string[] = Object.keys(FILE_SHAPE.shape).flatMap((key) =>
-  key === 'psk' ? Object.keys(pskShape.shape).map((inner) => `psk.${inner}`) : [key],
+export const CONFIG_KEYS: readonly string[] = keysOf(undefined).flatMap((key) =>
+  key in TABLES ? keysOf(key).map((inner) => `${key}.${inner}`) : [key],
 );
 
 /** The defaults: what an empty file means. */
@@ -132,6 +147,7 @@ export function parseConfig(text: string, path: string): Config {
     flowsMax: data.flows_max,
     renew: data.renew,
     psk: data.psk && readPsk(data.psk, text, path),
+    vm: { moved: data.vm.moved },
     log: data.log,
   };
 }
@@ -163,7 +179,7 @@ function mistakesOf(issue: z.core.$ZodIssue, table: unknown): Mistake[] {
   if (issue.code !== 'unrecognized_keys') {
     return [{ at, what: contains(table, at) ? issue.message : `missing: ${issue.message}` }];
   }
-  const known = at[0] === 'psk' ? Object.keys(pskShape.shape) : Object.keys(FILE_SHAPE.shape);
+  const known = keysOf(at[0]);
   return issue.keys.map((key) => ({
     at: [...at, key],
     what: `unknown key${didYouMean(key, known)}`,

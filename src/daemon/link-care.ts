@@ -1,5 +1,9 @@
-/* What a link is owed when its carrier or its addresses change: new addresses are asked for and
- * announced, and whoever waits is told when the link has settled.
+/* What a link is owed when its carrier or its addresses change, or when the machine was moved with
+ * its links up: new addresses are asked for and announced, and whoever waits is told when the link
+ * has settled.
+ *
+ * On a link that is the one it was, the same lease comes back within a round trip of DHCP, and
+ * flows that were held meanwhile go on where they were: a false alarm costs that much.
  */
 
 import type { Logger } from 'pino';
@@ -10,6 +14,8 @@ import { Autoconfiguration, kernelAutoconfigures } from '../link/autoconf.js';
 import { renewAddresses } from '../link/dhcp.js';
 import type { LinkChange, LinkMonitor } from '../link/monitor.js';
 import type { Netlink } from '../link/netlink.js';
+import { ResumeWatch } from '../link/resume.js';
+import type { ResumeReason } from '../link/resume-detector.js';
 import { type Address, family } from '../wire/address.js';
 import { type LinkCounts, LinkMemory } from './link-memory.js';
 import type { Emit } from './monitor-events.js';
@@ -33,12 +39,14 @@ export class LinkCare {
   #autoconf: Autoconfiguration;
   #memory: LinkMemory;
   #announcer: Announcer;
+  #resume: ResumeWatch;
 
   constructor(o: LinkCareOptions) {
     this.#o = o;
     this.#autoconf = new Autoconfiguration(o.netlink, o.poller, (name) => o.settling.end(name, 6));
     this.#announcer = new Announcer(o.netlink);
     this.#memory = new LinkMemory(o.runDir, () => this.#linkCounts());
+    this.#resume = new ResumeWatch(o.poller, (reason, name) => this.#resumed(reason, name));
   }
 
   /** To be called with each change that the monitor sees; only links with a boundary matter. */
@@ -55,18 +63,33 @@ export class LinkCare {
   /** Does for a cable that was changed while no daemon ran what that one would have done. */
   catchUp(): void {
     const changed = this.#memory.changed();
-    const links = this.#o.monitor.links().filter((link) => link.carrier);
-    for (const { name } of links.filter((link) => changed.includes(link.name))) {
-      this.#carrierChanged(name, false);
-      this.#carrierChanged(name, true);
-    }
+    this.#replug(({ name }) => changed.includes(name));
     this.#memory.remember();
   }
 
   close(): void {
+    this.#resume.close();
     this.#memory.close();
     this.#autoconf.close();
     this.#announcer.close();
+  }
+
+  /* What is behind a link that is up may be another network now. */
+  #resumed(reason: ResumeReason, only: string | undefined): void {
+    const attached = this.#o.boundary.attached();
+    if (only !== undefined && !attached.includes(only)) return;
+    const where = only === undefined ? {} : { interface: only };
+    this.#o.log.info({ reason, ...where }, 'this machine seems to have been moved');
+    this.#o.emit({ event: 'resumed', reason, ...where });
+    this.#replug(({ name }) => (only === undefined ? attached.includes(name) : name === only));
+  }
+
+  #replug(concerned: (link: { name: string }) => boolean): void {
+    for (const link of this.#o.monitor.links()) {
+      if (!link.carrier || !concerned(link)) continue;
+      this.#carrierChanged(link.name, false);
+      this.#carrierChanged(link.name, true);
+    }
   }
 
   #addressAdded(name: string, address: Address): void {

@@ -65,6 +65,7 @@ export type MonitorEventName =
   | 'detour-failed'
   | 'route-changed'
   | 'dhcp-renewed'
+  | 'resumed'
   | 'attached'
   | 'detached'
   | 'flow-opened'

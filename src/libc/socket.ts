@@ -25,6 +25,7 @@ export const NETLINK_GET_STRICT_CHK = 12;
 export const IPPROTO_RAW = 255;
 export const NETLINK_ROUTE = 0;
 export const NETLINK_SOCK_DIAG = 4;
+export const NETLINK_KOBJECT_UEVENT = 15;
 
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;

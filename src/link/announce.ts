@@ -22,28 +22,24 @@ import {
   SOCK_DGRAM,
   sendTo,
 } from '../libc/socket.js';
-import { type Address, address, addressBytes, family } from '../wire/address.js';
-import { checksumAdd, checksumFold, pseudoHeaderSum } from '../wire/checksum.js';
-import { IP_PROTOCOL_ICMP6, ipHeaderBytes, writeIpHeader } from '../wire/ip.js';
+import { type Address, family } from '../wire/address.js';
+import { arpAnnouncement } from '../wire/arp.js';
+import {
+  BROADCAST_MAC,
+  ETHERTYPE,
+  MAC_BYTES,
+  macBytes,
+  macFromBytes,
+  multicastMac,
+} from '../wire/ethernet.js';
+import { ALL_NODES, unsolicitedAdvertisement } from '../wire/neighbour.js';
 import { ipv6Setting } from './ipv6-setting.js';
 import type { Netlink } from './netlink.js';
 import { decodeLink, type LinkRecord } from './rtnetlink.js';
 import { getLink } from './rtnetlink-request.js';
 
-const ETHERTYPE = { IPV4: 0x0800, ARP: 0x0806, IPV6: 0x86dd } as const;
-const BROADCAST = Uint8Array.of(0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
-
-const HARDWARE_ETHERNET = 1;
-const ARP_REQUEST = 1;
-
-const ALL_NODES = address('ff02::1');
-/** RFC 2464, section 7. */
-const ALL_NODES_MAC = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1);
-const NEIGHBOUR_ADVERTISEMENT = 136;
-const TARGET_LINK_LAYER_ADDRESS = 2;
-const FLAG = { ROUTER: 0x80, OVERRIDE: 0x20 } as const;
-/** RFC 4861, section 4.4: receivers discard it if it is less, for it may come from afar. */
-const HOP_LIMIT = 255;
+const EVERYBODY = macBytes(BROADCAST_MAC);
+const ALL_NODES_MAC = macBytes(multicastMac(ALL_NODES));
 
 /* Gone or switched off since: there is nobody to tell. */
 const VANISHED = ['ENODEV', 'ENXIO', 'ENETDOWN'];
@@ -66,11 +62,12 @@ export class Announcer {
     if (index === undefined) return;
     try {
       const link = this.#lookAt(index, `announce ${a} on ${interfaceName}`);
-      if (link?.ethernet !== true || link.mac.length !== BROADCAST.length) return;
+      if (link?.ethernet !== true || link.mac.length !== MAC_BYTES) return;
+      const mac = macFromBytes(link.mac);
       if (family(a) === 4) {
-        this.#send(arpAnnouncement(link.mac, a), packetSockaddr(index, ETHERTYPE.ARP, BROADCAST));
+        this.#send(arpAnnouncement(mac, a), packetSockaddr(index, ETHERTYPE.ARP, EVERYBODY));
       } else {
-        const advertisement = neighbourAdvertisement(link.mac, a, {
+        const advertisement = unsolicitedAdvertisement(mac, a, {
           router: ipv6Setting(interfaceName, 'forwarding') === 1,
           override: !mayBeOptimistic(interfaceName),
         });
@@ -98,53 +95,6 @@ export class Announcer {
     this.#socket ??= openSocket(AF_PACKET, SOCK_DGRAM, 0);
     sendTo(this.#socket, packet, to);
   }
-}
-
-/**
- * From the ARP header on (RFC 826).  A request, not an answer: RFC 5227, section 3 explains that
- * some hosts take in requests only, and all that take in answers take in requests.
- */
-export function arpAnnouncement(mac: Uint8Array, a: Address): Uint8Array {
-  const packet = new Uint8Array(28);
-  const view = new DataView(packet.buffer);
-  view.setUint16(0, HARDWARE_ETHERNET);
-  view.setUint16(2, ETHERTYPE.IPV4);
-  view.setUint8(4, mac.length);
-  view.setUint8(5, addressBytes(a).length);
-  view.setUint16(6, ARP_REQUEST);
-  packet.set(mac, 8);
-  packet.set(addressBytes(a), 14);
-  packet.set(addressBytes(a), 24);
-  return packet;
-}
-
-/**
- * From the IPv6 header on (RFC 4861, section 4.4), to all nodes of the link.  `router`: this
- * node forwards; without it neighbours strike a router off their list.  `override`: also where
- * another hardware address is known.
- */
-export function neighbourAdvertisement(
-  mac: Uint8Array,
-  a: Address,
-  o: { router: boolean; override: boolean },
-): Uint8Array {
-  const header = ipHeaderBytes(6);
-  const packet = new Uint8Array(header + 32);
-  writeIpHeader(packet, {
-    source: addressBytes(a),
-    destination: addressBytes(ALL_NODES),
-    protocol: IP_PROTOCOL_ICMP6,
-    hopLimit: HOP_LIMIT,
-  });
-  const message = packet.subarray(header);
-  message[0] = NEIGHBOUR_ADVERTISEMENT;
-  message[4] = (o.router ? FLAG.ROUTER : 0) | (o.override ? FLAG.OVERRIDE : 0);
-  message.set(addressBytes(a), 8);
-  message.set([TARGET_LINK_LAYER_ADDRESS, 1, ...mac], 24);
-  const pseudo = pseudoHeaderSum(a, ALL_NODES, IP_PROTOCOL_ICMP6, message.length);
-  const checksum = checksumFold(checksumAdd(message, pseudo));
-  new DataView(packet.buffer).setUint16(header + 2, checksum);
-  return packet;
 }
 
 /* RFC 4429, section 3.3: an address whose detection still runs must not override. */

@@ -53,6 +53,7 @@ describe('OPERATIONS.md', () => {
   test('every event and why moves fail', () => {
     assertListed(literalsOf('src/daemon/view.ts', 'MonitorEventName'));
     assertListed(literalsOf('src/daemon/view.ts', 'FlowState'));
+    assertListed(literalsOf('src/link/resume-detector.ts', 'ResumeReason'));
     assertListed(literalsOf('src/sync/event.ts', 'FailureReason'));
     assertListed(literalsOf('src/sync/event.ts', 'RefusalReason'));
   });
@@ -78,7 +79,7 @@ describe('OPERATIONS.md', () => {
     const [, example = ''] = /```toml\n([\s\S]*?)```/.exec(OPERATIONS) ?? [];
     assert.deepEqual(parseConfig(example, 'example'), defaultConfig());
     for (const key of CONFIG_KEYS) {
-      assert.match(example, new RegExp(`^(# )?${key.replace('psk.', '')} = `, 'm'), key);
+      assert.match(example, new RegExp(`^(# )?${key.replace(/^[a-z]+\./, '')} = `, 'm'), key);
     }
   });
 

@@ -41,6 +41,7 @@ describe('values', () => {
       flowsMax: 65_536,
       renew: undefined,
       psk: undefined,
+      vm: { moved: undefined },
       log: 'info',
     });
     assert.deepEqual(config, defaultConfig());
@@ -62,7 +63,9 @@ describe('values', () => {
       [psk]
       key_id = 2
       require = true
-      keys = { "1" = "${KEY}", "2" = "base64:${KEY}" }`;
+      keys = { "1" = "${KEY}", "2" = "base64:${KEY}" }
+      [vm]
+      moved = "/usr/local/bin/moved"`;
     const { psk, ...config } = parseConfig(text, 'tiflow.toml');
     assert.deepEqual(config, {
       interfaces: ['eth0', 'eth1'],
@@ -75,6 +78,7 @@ describe('values', () => {
       sourcePorts: { first: 50_000, last: 50_999 },
       flowsMax: 1000,
       renew: '/usr/local/bin/renew $1',
+      vm: { moved: '/usr/local/bin/moved' },
       log: 'debug',
     });
     const bytes = new Uint8Array(Buffer.from(KEY, 'base64'));
@@ -88,7 +92,8 @@ describe('values', () => {
       files: [],
       inline: true,
     });
-    for (const key of CONFIG_KEYS) assert.match(text, new RegExp(`${key.replace('psk.', '')} =`));
+    for (const key of CONFIG_KEYS)
+      assert.match(text, new RegExp(`${key.replace(/^[a-z]+\./, '')} =`));
   });
 
   test('a key file, relative to the configuration', (t) => {
@@ -112,6 +117,14 @@ const MISTAKES: [string, string, string[]][] = [
     'a table twice',
     '[psk]\nkey_id = 1\n[psk]\n',
     ['tiflow.toml:3: column 2: trying to redefine an already defined table or value'],
+  ],
+  [
+    'an unknown key of a table',
+    '[vm]\nmovd = "true"\nmoved = ""',
+    [
+      'tiflow.toml:2: vm.movd: unknown key (did you mean "moved"?)',
+      'tiflow.toml:3: vm.moved: must not be empty',
+    ],
   ],
   [
     'an unknown key',

@@ -16,7 +16,7 @@ import {
   SOCK_DGRAM,
   sendTo,
 } from '../../src/libc/socket.js';
-import { Announcer, arpAnnouncement, neighbourAdvertisement } from '../../src/link/announce.js';
+import { Announcer } from '../../src/link/announce.js';
 import { Netlink } from '../../src/link/netlink.js';
 import { type Address, address } from '../../src/wire/address.js';
 import { Network, vmAddress } from './network.js';
@@ -183,65 +183,3 @@ describe('announcement', () => {
     assert.equal(told.trim(), 'SystemError EPERM');
   });
 });
-
-const MAC = Uint8Array.of(2, 0, 0, 0, 0, 10);
-const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString('hex');
-
-describe('ARP announcement', () => {
-  it('is a request of an address for itself', () => {
-    assert.equal(
-      hex(arpAnnouncement(MAC, address('192.0.2.10'))),
-      '0001' +
-        '0800' +
-        '06' +
-        '04' +
-        '0001' + // Ethernet, IPv4, their lengths, request
-        '02000000000a' +
-        'c000020a' +
-        '000000000000' +
-        'c000020a',
-    );
-  });
-});
-
-describe('unsolicited neighbour advertisement', () => {
-  const source = '20010db8000100000000' + '00fffe00000a';
-  const header = (flags: string, checksum: string) =>
-    '60000000' +
-    '0020' +
-    '3a' +
-    'ff' + // 32 bytes of ICMPv6, hop limit 255
-    source +
-    'ff020000000000000000000000000001' +
-    '8800' +
-    checksum +
-    flags +
-    '000000' +
-    source +
-    '0201' +
-    '02000000000a';
-
-  for (const [router, override, flags] of [
-    [false, true, '20'],
-    [true, true, 'a0'],
-    [false, false, '00'],
-  ] as const) {
-    it(`router: ${router}, override: ${override}`, () => {
-      const ours = address('2001:db8:1::ff:fe00:a');
-      const packet = neighbourAdvertisement(MAC, ours, { router, override });
-      const found = hex(packet);
-      assert.equal(found, header(flags, found.slice(84, 88)));
-      assert.equal(naiveSum(packet), 0xffff);
-    });
-  }
-});
-
-/* The pseudo-header's addresses are those of the packet; its length and protocol come on top. */
-function naiveSum(packet: Uint8Array): number {
-  let sum = packet.length - 40 + 58;
-  for (let at = 8; at < packet.length; at += 2) {
-    sum += (packet[at] ?? 0) * 256 + (packet[at + 1] ?? 0);
-    if (sum > 0xffff) sum -= 0xffff;
-  }
-  return sum;
-}
