@@ -74,7 +74,11 @@ export function unpackLuggage(bytes: Uint8Array, { tap, nowNs }: Arrival): Lugga
     throw new LuggageError('take in the flows of a VM: these are none');
   }
   const [version, lowest] = [view.getUint16(4), view.getUint16(6)];
-  if (lowest > ABI_VERSION || view.getUint16(8) !== FLOW_SIZE || view.getUint16(10) !== PLAIN_SIZE) {
+  if (
+    lowest > ABI_VERSION ||
+    view.getUint16(8) !== FLOW_SIZE ||
+    view.getUint16(10) !== PLAIN_SIZE
+  ) {
     const here = `this program reads ${ABI_VERSION}`;
     throw new LuggageError(`take in the flows of a VM: they are of version ${version}, ${here}`);
   }

@@ -2,12 +2,18 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
+import { parseGuestState } from '../guest/identity.js';
+import { PlaceError } from '../guest/request.js';
+import { address } from '../wire/address.js';
 import { interfaceName } from './config.js';
 import type { MonitorStreams } from './monitor-stream.js';
 import { RequestError } from './request-error.js';
-import type { DaemonControl, DoneView } from './view.js';
+import type { DaemonControl, DoneView, GuestPlaceView, TapControl } from './view.js';
 
-const BODY_BYTES_MAX = 4096;
+/** The state of a guest has a router advertisement and DHCP options in it. */
+const BODY_BYTES_MAX = 65_536;
+/** A full flow table, in base64. */
+const FLOWS_BYTES_MAX = 64 << 20;
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => Promise<void> | void;
 
@@ -46,13 +52,21 @@ function routesOf(
     case '/v1/interfaces':
       return {
         POST: async (request, response) => {
-          const { name } = await readName(request);
-          done(response, () => control.attach(name));
+          const { name } = await readBody(request, SHAPES.name);
+          await done(response, () => control.attach(name));
         },
         DELETE: (_, response) => done(response, () => control.detach()),
       };
+    case '/v1/taps':
+      return {
+        GET: (_, response) => sendJson(response, 200, control.taps()),
+        POST: async (request, response) => {
+          const { name, mac } = await readBody(request, SHAPES.tap);
+          await done(response, () => control.attachTap(name, mac));
+        },
+      };
     default:
-      return interfaceRoutes(control, path);
+      return interfaceRoutes(control, path) ?? tapRoutes(control, path);
   }
 }
 
@@ -76,32 +90,109 @@ function decodePathPart(text: string): string {
   }
 }
 
-const nameShape = z.strictObject({ name: interfaceName });
-
-async function readName(request: IncomingMessage): Promise<{ name: string }> {
-  let body: unknown;
-  try {
-    body = JSON.parse(await readBody(request));
-  } catch (error) {
-    if (error instanceof RequestError) throw error;
-    throw new RequestError(400, 'bad-json', 'the body is not JSON; expected {"name":"eth0"}');
+function tapRoutes(control: DaemonControl, path: string): Record<string, Answer> | undefined {
+  const [, encoded, verb] = /^\/v1\/taps\/([^/]+)(?:\/([a-z]+))?$/.exec(path) ?? [];
+  if (encoded === undefined) return undefined;
+  const name = decodePathPart(encoded);
+  const answer = (view: (request: IncomingMessage) => Promise<unknown>): Answer => {
+    return async (request, response) => sendJson(response, 200, await view(request));
+  };
+  const vm = () => control.tap(name);
+  switch (verb) {
+    case undefined:
+      return { DELETE: (_, response) => done(response, () => control.detachTap(name)) };
+    case 'guest':
+      return { GET: answer(() => vm().guest()) };
+    case 'place':
+      return {
+        POST: answer(async (request) => settle(vm(), await readBody(request, SHAPES.place))),
+      };
+    case 'export':
+      return { POST: answer(() => vm().export()) };
+    case 'import':
+      return {
+        POST: answer(async (request) => {
+          return vm().import(await readBody(request, SHAPES.import, FLOWS_BYTES_MAX));
+        }),
+      };
+    case 'synchronize':
+      return {
+        POST: answer(async (request) => {
+          const { within_ms, moved } = await readBody(request, SHAPES.synchronize);
+          return vm().synchronize(within_ms, moved);
+        }),
+      };
+    case 'announce':
+      return { POST: (_, response) => done(response, () => vm().announce()) };
+    default:
+      return undefined;
   }
-  const parsed = nameShape.safeParse(body);
-  if (parsed.success) return parsed.data;
-  throw new RequestError(
-    400,
-    'bad-body',
-    'the body must be {"name":"eth0"} with an interface name',
-  );
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
+async function settle(
+  vm: TapControl,
+  o: { guest: unknown; request: string[] },
+): Promise<GuestPlaceView> {
+  try {
+    return await vm.settle(parseGuestState(o.guest), o.request);
+  } catch (error) {
+    if (error instanceof TypeError) throw new RequestError(400, 'bad-body', error.message);
+    if (error instanceof PlaceError) throw new RequestError(409, error.code, error.message);
+    throw error;
+  }
+}
+
+const canonicalAddress = z.string().transform((text, context) => {
+  try {
+    return address(text);
+  } catch {
+    context.addIssue({ code: 'custom', message: 'not an IP address' });
+    return z.NEVER;
+  }
+});
+
+/** What the bodies of requests look like, and what is said of one that does not. */
+const SHAPES = {
+  name: z.strictObject({ name: interfaceName }),
+  tap: z.strictObject({
+    name: interfaceName,
+    mac: z
+      .string()
+      .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i, 'not a hardware address')
+      .optional(),
+  }),
+  place: z.strictObject({ guest: z.unknown(), request: z.array(z.string()).min(1).max(8) }),
+  import: z.strictObject({ flows: z.base64(), outside: z.array(canonicalAddress).max(8) }),
+  synchronize: z.strictObject({
+    within_ms: z.int().min(0).max(3_600_000),
+    moved: z.boolean().default(true),
+  }),
+} as const;
+
+async function readBody<S extends z.ZodType>(
+  request: IncomingMessage,
+  shape: S,
+  max = BODY_BYTES_MAX,
+): Promise<z.output<S>> {
+  let body: unknown;
+  try {
+    body = JSON.parse(await readText(request, max));
+  } catch (error) {
+    if (error instanceof RequestError) throw error;
+    throw new RequestError(400, 'bad-json', 'the body is not JSON');
+  }
+  const parsed = shape.safeParse(body);
+  if (parsed.success) return parsed.data;
+  throw new RequestError(400, 'bad-body', `the body: ${z.prettifyError(parsed.error)}`);
+}
+
+async function readText(request: IncomingMessage, max: number): Promise<string> {
   const chunks: Buffer[] = [];
   let length = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     length += chunk.length;
-    if (length > BODY_BYTES_MAX) {
-      throw new RequestError(413, 'too-large', `the body is longer than ${BODY_BYTES_MAX} bytes`, {
+    if (length > max) {
+      throw new RequestError(413, 'too-large', `the body is longer than ${max} bytes`, {
         Connection: 'close',
       });
     }
@@ -110,8 +201,8 @@ async function readBody(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-function done(response: ServerResponse, change: () => void): void {
-  change();
+async function done(response: ServerResponse, change: () => void | Promise<void>): Promise<void> {
+  await change();
   const view: DoneView = { version: 1, done: true };
   sendJson(response, 200, view);
 }

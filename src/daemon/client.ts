@@ -2,10 +2,27 @@
 
 import { type IncomingMessage, request } from 'node:http';
 import { createInterface } from 'node:readline';
+import type { GuestState } from '../guest/identity.js';
 import { daemonPid, socketPath } from './run-directory.js';
-import type { ErrorView, FlowsView, MonitorEvent, StatusView } from './view.js';
+import type {
+  ErrorView,
+  ExportView,
+  FlowsView,
+  GuestPlaceView,
+  ImportView,
+  MonitorEvent,
+  StatusView,
+  SynchronizeView,
+  TapsView,
+  TapView,
+} from './view.js';
 
 const ANSWER_TIMEOUT_MS = 10_000;
+/** DHCP takes up to 10 s to find that there is no server, an address check some more. */
+const PLACE_MS = 30_000;
+
+const tapPath = (name: string, verb?: string): string =>
+  `/v1/taps/${encodeURIComponent(name)}${verb === undefined ? '' : `/${verb}`}`;
 
 /** Nothing listens on the socket. */
 export class DaemonNotRunning extends Error {
@@ -51,6 +68,48 @@ export class DaemonClient {
     await this.#ask('DELETE', `/v1/interfaces${which}`);
   }
 
+  async taps(): Promise<TapView[]> {
+    return ((await this.#ask('GET', '/v1/taps')) as TapsView).taps;
+  }
+
+  async attachTap(name: string, mac?: string): Promise<void> {
+    await this.#ask('POST', '/v1/taps', { name, ...(mac !== undefined && { mac }) });
+  }
+
+  async detachTap(name: string): Promise<void> {
+    await this.#ask('DELETE', tapPath(name));
+  }
+
+  /** Opaque to all but the daemons. */
+  async guest(tap: string): Promise<GuestState> {
+    return (await this.#ask('GET', tapPath(tap, 'guest'))) as GuestState;
+  }
+
+  async place(tap: string, guest: GuestState, request: string[]): Promise<GuestPlaceView> {
+    const body = { guest, request };
+    return (await this.#ask('POST', tapPath(tap, 'place'), body, PLACE_MS)) as GuestPlaceView;
+  }
+
+  async exportFlows(tap: string): Promise<ExportView> {
+    return (await this.#ask('POST', tapPath(tap, 'export'), {})) as ExportView;
+  }
+
+  async importFlows(tap: string, o: { flows: string; outside: string[] }): Promise<ImportView> {
+    return (await this.#ask('POST', tapPath(tap, 'import'), o)) as ImportView;
+  }
+
+  /** `moved` false: the VM has been nowhere else. */
+  async synchronize(tap: string, withinMs: number, moved = true): Promise<SynchronizeView> {
+    const body = { within_ms: withinMs, moved };
+    const path = tapPath(tap, 'synchronize');
+    const answered = await this.#ask('POST', path, body, withinMs + this.#answerTimeoutMs);
+    return answered as SynchronizeView;
+  }
+
+  async announce(tap: string): Promise<void> {
+    await this.#ask('POST', tapPath(tap, 'announce'), {});
+  }
+
   /** Returns when the daemon has agreed to stop, not when it has stopped. */
   async shutdown(): Promise<void> {
     await this.#ask('POST', '/v1/shutdown');
@@ -70,8 +129,13 @@ export class DaemonClient {
     }
   }
 
-  async #ask(method: string, path: string, body?: unknown): Promise<unknown> {
-    const timeout = AbortSignal.timeout(this.#answerTimeoutMs);
+  async #ask(
+    method: string,
+    path: string,
+    body?: unknown,
+    answerMs = this.#answerTimeoutMs,
+  ): Promise<unknown> {
+    const timeout = AbortSignal.timeout(answerMs);
     const response = await this.#send(method, path, body, timeout);
     try {
       const text = await readAll(response);

@@ -18,27 +18,39 @@ import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
 import { tcpSockets } from '../link/sockets.js';
-import { deliverReset, SyncAgent } from '../sync/agent.js';
+import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
 import type { Address } from '../wire/address.js';
-import { tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
 import { Detours, withDetours } from './detours.js';
-import { flowIsOver, flowView, legacyConnections, legacyView } from './flow-views.js';
+import { flowIsOver, flowView, legacyConnections, legacyOfVms, legacyView } from './flow-views.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
+import { MovedHook } from './moved-hook.js';
 import { Orphans } from './orphans.js';
+import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
 import { Retention } from './retention.js';
 import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
 import { Settling } from './settling.js';
 import { Upkeep } from './upkeep.js';
 import { tiflowVersion } from './version.js';
-import type { DaemonControl, FlowsView, MonitorEvent, StatusView } from './view.js';
+import type {
+  DaemonControl,
+  FlowsView,
+  MonitorEvent,
+  StatusView,
+  TapControl,
+  TapsView,
+} from './view.js';
+import { addressMove } from './vm.js';
+import { VmFlows } from './vm-flows.js';
+import { Vms } from './vms.js';
 
 /* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a
  * reset that comes later answers a retransmission.
@@ -47,6 +59,15 @@ const RST_SILENT_MS = 200;
 
 /* Middleboxes are replaced now and then. */
 const PLAIN_PEER_TTL_S = 3600;
+
+/* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
+const MTU_LEAST = 576;
+
+const CLOCK: Clock = {
+  now: monotonicMs,
+  setTimer: (ms, f) => setTimeout(f, ms),
+  clearTimer: (timer) => clearTimeout(timer as NodeJS.Timeout),
+};
 
 /** Runs until SIGTERM, SIGINT or the API ends it.  Throws RunDirectoryError or SystemError. */
 export async function runDaemon(config: Config, log: Logger): Promise<void> {
@@ -74,6 +95,8 @@ class Daemon implements DaemonControl {
   #settling = new Settling(() => this.#mobility.reconcileSoon());
   #boundary: Boundary;
   #raw: RawSender;
+  #taps: TapSender;
+  #outlet: DaemonOutlet;
   #monitor: LinkMonitor;
   #care: LinkCare;
   #detours: Detours;
@@ -82,6 +105,8 @@ class Daemon implements DaemonControl {
   #mobility: Mobility;
   #orphans: Orphans;
   #upkeep: Upkeep;
+  #vmFlows: VmFlows;
+  #vms: Vms;
   #end: () => void = () => undefined;
 
   constructor(config: Config, log: Logger) {
@@ -95,6 +120,8 @@ class Daemon implements DaemonControl {
     this.#boundary = boundary;
     configure(boundary, config);
     this.#raw = new RawSender(config.mark);
+    this.#taps = new TapSender(tapMarks(config.mark));
+    this.#outlet = new DaemonOutlet({ boundary, raw: this.#raw, taps: this.#taps });
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
     this.#care = new LinkCare({
       ...{ boundary, emit, log, runDir: config.runDir, renew: config.renew },
@@ -127,10 +154,12 @@ class Daemon implements DaemonControl {
       quarantineMs: config.quarantineMs,
       sockets: () => tcpSockets(this.#netlink),
       isMoving: (kernel) => this.#agent.state(kernel) !== 'steady',
-      deliver: (packet) => deliverReset(this.#raw, packet),
+      deliver: (kernel, packet) => deliverReset(this.#outlet, kernel, packet),
       readEvents: () => this.#readEvents(),
-      forgotten: (kernel) => this.#mobility.ended(kernel),
+      forgotten: (kernel) => this.#forgotten(kernel),
     });
+    this.#vmFlows = new VmFlows({ ...shared, agent: this.#agent, outlet: this.#outlet });
+    this.#vms = this.#newVms();
   }
 
   /** Serves until it is told to end. */
@@ -156,6 +185,8 @@ class Daemon implements DaemonControl {
 
   close(): void {
     this.#settling.close();
+    this.#vms.close();
+    this.#vmFlows.close();
     this.#upkeep.close();
     this.#orphans.close();
     this.#mobility.close();
@@ -163,6 +194,7 @@ class Daemon implements DaemonControl {
     this.#care.close();
     this.#monitor.close();
     this.#raw.close();
+    this.#taps.close();
     this.#poller.close();
     this.#netlink.close();
     this.#boundary.close();
@@ -182,13 +214,14 @@ class Daemon implements DaemonControl {
       uptime_s: Math.round((monotonicMs() - this.#startedAt) / 1000),
       interfaces: this.#monitor
         .links()
-        .filter((link) => link.name !== 'lo')
+        .filter((link) => link.name !== 'lo' && !this.#vms.has(link.name))
         .map((link) => ({
           name: link.name,
           attached: attached.has(link.name),
           carrier: link.carrier,
           addresses: addresses.filter((a) => a.interface === link.name).map((a) => a.address),
         })),
+      taps: this.taps().taps,
       retained: this.#retention.addresses(),
       flows: {
         protected: flows.length,
@@ -203,13 +236,36 @@ class Daemon implements DaemonControl {
   }
 
   flows(): FlowsView {
-    const ours = this.#boundary
-      .flows()
-      .map(([kernel, flow]) =>
-        flowView(kernel, flow, this.#agent, this.#mobility.failureOf(kernel)),
-      );
-    const legacy = legacyConnections(this.#boundary, tcpSockets(this.#netlink)).map(legacyView);
+    const ours = this.#boundary.flows().map(([kernel, flow]) =>
+      flowView(kernel, flow, {
+        agent: this.#agent,
+        reason: this.#mobility.failureOf(kernel),
+        tap: this.#vms.of(kernel)?.name,
+      }),
+    );
+    const legacy = [
+      ...legacyConnections(this.#boundary, tcpSockets(this.#netlink)),
+      ...legacyOfVms(this.#boundary),
+    ].map((each) => legacyView(each, this.#vms.of(each.kernel)?.name));
     return { version: 1, flows: [...ours, ...legacy] };
+  }
+
+  taps(): TapsView {
+    return { version: 1, taps: this.#vms.all().map((vm) => vm.view()) };
+  }
+
+  tap(name: string): TapControl {
+    return this.#vms.get(name);
+  }
+
+  attachTap(name: string, mac?: string): void {
+    this.#vms.attach(name, mac);
+    this.#emit({ event: 'attached', interface: name });
+  }
+
+  async detachTap(name: string): Promise<void> {
+    await this.#vms.detach(name);
+    this.#emit({ event: 'detached', interface: name });
   }
 
   subscribe(onEvent: (event: MonitorEvent) => void): () => void {
@@ -218,13 +274,22 @@ class Daemon implements DaemonControl {
   }
 
   attach(name: string): void {
+    if (this.#monitor.links().some((link) => link.name === name && link.vmTap)) {
+      this.attachTap(name);
+      return;
+    }
     this.#boundary.attach(name);
     this.#emit({ event: 'attached', interface: name });
     this.#care.attached();
     this.#mobility.reconcile();
   }
 
-  detach(name?: string): void {
+  async detach(name?: string): Promise<void> {
+    const taps = this.#vms.all().map((vm) => vm.name);
+    for (const tap of name === undefined ? taps : taps.filter((each) => each === name)) {
+      await this.detachTap(tap);
+      if (tap === name) return;
+    }
     for (const each of name === undefined ? this.#boundary.attached() : [name]) {
       this.#boundary.detach(each);
       this.#emit({ event: 'detached', interface: each });
@@ -238,21 +303,38 @@ class Daemon implements DaemonControl {
   #newAgent(): SyncAgent {
     return new SyncAgent({
       boundary: withDetours(this.#boundary, this.#detours),
-      raw: this.#raw,
-      clock: {
-        now: monotonicMs,
-        setTimer: (ms, f) => setTimeout(f, ms),
-        clearTimer: (timer) => clearTimeout(timer as NodeJS.Timeout),
-      },
+      raw: this.#outlet,
+      clock: CLOCK,
       random: (n) => randomBytes(n),
       psk: (keyId) => this.#config.psk?.keys.get(keyId),
       config: { sourcePorts: this.#config.sourcePorts },
-      redirects: (kernel, remote) => this.#routes.differ(kernel.remote, remote),
+      redirects: (kernel, remote) =>
+        kernel.tap === undefined
+          ? this.#routes.differ(kernel.remote, remote)
+          : kernel.remote !== remote,
       onEvent: (event) => this.#synchronized(event),
     });
   }
 
+  #newVms(): Vms {
+    const hook = new MovedHook({ command: this.#config.vm.moved, log: this.#log });
+    return new Vms({
+      ...{ runDir: this.#config.runDir, boundary: this.#boundary, sender: this.#taps },
+      ...{ outlet: this.#outlet, agent: this.#agent, flows: this.#vmFlows, clock: CLOCK },
+      random32: () => randomBytes(4).readUInt32BE(),
+      mtuOf: (name) => this.#monitor.links().find((link) => link.name === name)?.mtu ?? MTU_LEAST,
+      emit: (event) => this.#emit(event),
+      moved: (vm, from, to) => hook.moved(addressMove(vm, from, to)),
+    });
+  }
+
+  #forgotten(kernel: Tuple): void {
+    if (kernel.tap === undefined) this.#mobility.ended(kernel);
+    else this.#vmFlows.ended(kernel);
+  }
+
   #linkChanged(change: LinkChange): void {
+    if (change.type === 'carrier' && !change.up) this.#vms.linksChanged();
     if (change.type === 'route-changed') this.#retention.routesChanged();
     else this.#emit(ofLinkChange(change));
     this.#care.changed(change);
@@ -287,6 +369,10 @@ class Daemon implements DaemonControl {
       case 'rst':
         if (!this.#agent.reset(event.tuple, event.packet)) this.#upkeep.quarantine(event);
         break;
+      case 'guest':
+      case 'stranded':
+        this.#vms.event(event);
+        break;
       case 'opened':
         // Another flow of this tuple may have ended unseen.
         this.#detours.ended(event.tuple);
@@ -300,6 +386,7 @@ class Daemon implements DaemonControl {
 
   #synchronized(event: SyncEvent): void {
     this.#mobility.synchronized(event);
+    this.#vmFlows.synchronized(event);
     this.#emit(ofSyncEvent(event));
   }
 
@@ -315,8 +402,12 @@ function configure(boundary: Boundary, config: Config): void {
   for (const id of config.psk?.keys.keys() ?? []) {
     keyIds[id >> 3] = (keyIds[id >> 3] ?? 0) | (1 << (id & 7));
   }
+  const marks = tapMarks(config.mark);
   boundary.writeSettings({
     mark: config.mark,
+    markGuest: marks.guest,
+    markNetwork: marks.network,
+    markVerbatim: marks.verbatim,
     rstSilentMs: RST_SILENT_MS,
     plainPeerTtlS: PLAIN_PEER_TTL_S,
     enabled: 1,

@@ -31,22 +31,22 @@ function stateOf(kernel: Tuple, flow: Flow, agent: SyncAgent): FlowState {
 export function flowView(
   kernel: Tuple,
   flow: Flow,
-  agent: SyncAgent,
-  reason: string | undefined,
+  o: { agent: SyncAgent; reason: string | undefined; tap: string | undefined },
 ): FlowView {
   const seenMs = Math.max(msOfNs(flow.seenIn), msOfNs(flow.seenOut));
   const gapKnown = flow.moves > 0 && flow.gap > 0n;
   return {
     tifid: tifidText(flow),
     role: flow.role === ROLE.INITIATOR ? 'initiator' : 'responder',
-    state: stateOf(kernel, flow, agent),
-    reason: reason ?? null,
+    state: stateOf(kernel, flow, o.agent),
+    reason: o.reason ?? null,
     kernel: tupleText(kernel),
     wire: tupleText(wireOf(kernel, flow)),
     moves: flow.moves,
     last_gap_ms: gapKnown ? Math.round(msOfNs(flow.gap)) : null,
     epoch: flow.epoch,
     idle_ms: Math.max(0, Math.round(monotonicMs() - seenMs)),
+    tap: o.tap ?? null,
   };
 }
 
@@ -81,7 +81,14 @@ export function legacyConnections(boundary: Boundary, sockets: SocketRecord[]): 
     }));
 }
 
-export const legacyView = ({ kernel, reason }: LegacyConnection): FlowView => ({
+/** Connections of VMs that no TI flow protects, as far as they were seen to open. */
+export const legacyOfVms = (boundary: Boundary): LegacyConnection[] =>
+  boundary
+    .plain()
+    .filter(([tuple]) => tuple.tap !== undefined)
+    .map(([kernel, { reason }]) => ({ kernel, reason: reasonName(reason) }));
+
+export const legacyView = ({ kernel, reason }: LegacyConnection, tap?: string): FlowView => ({
   tifid: null,
   role: null,
   state: 'legacy',
@@ -92,4 +99,5 @@ export const legacyView = ({ kernel, reason }: LegacyConnection): FlowView => ({
   last_gap_ms: null,
   epoch: 0,
   idle_ms: 0,
+  tap: tap ?? null,
 });

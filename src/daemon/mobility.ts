@@ -104,7 +104,8 @@ export class Mobility {
 
   #readFlows(): Array<[Tuple, Flow]> {
     const startedAt = monotonicMs();
-    const flows = this.#o.boundary.flows();
+    // Those of VMs move when their migration says so (vm-flows.ts).
+    const flows = this.#o.boundary.flows().filter(([kernel]) => kernel.tap === undefined);
     const tookMs = monotonicMs() - startedAt;
     this.#restUntil = tookMs < READING_LONG_MS ? 0 : startedAt + REST_FACTOR * tookMs;
     return flows;

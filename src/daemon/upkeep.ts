@@ -67,7 +67,8 @@ export class Upkeep {
     const inUse = new Set(this.#o.sockets().map(({ tuple }) => tupleKey(tuple)));
     for (const [kernel, flow] of this.#o.boundary.flows()) {
       const idleMs = nowMs - Math.max(msOfNs(flow.seenIn), msOfNs(flow.seenOut));
-      const socketless = idleMs > SOCKETLESS_MS && !inUse.has(tupleKey(kernel));
+      const ours = kernel.tap === undefined;
+      const socketless = ours && idleMs > SOCKETLESS_MS && !inUse.has(tupleKey(kernel));
       const over = flowIsOver(flow) && idleMs > LINGER_MS;
       if (over || socketless || idleMs > this.#o.idleMs) this.#forget(kernel);
     }

@@ -5,6 +5,9 @@
  * Not here: what the data plane shares with the daemon (src/boundary/abi.gen.ts).
  */
 
+import type { GuestState } from '../guest/identity.js';
+import type { Address } from '../wire/address.js';
+
 export const VIEW_VERSION = 1;
 
 export interface InterfaceView {
@@ -14,12 +17,63 @@ export interface InterfaceView {
   addresses: string[];
 }
 
+/** A VM behind a tap with a boundary. */
+export interface TapView {
+  /** Of the tap. */
+  name: string;
+  /** Of the guest; null: it has not sent anything yet. */
+  mac: string | null;
+  place: 'home' | 'away';
+  /** What the guest believes its addresses to be, and what they are here; IPv6: the prefix. */
+  inside: string[];
+  outside: string[];
+  gateway: string | null;
+  flows: { protected: number; moving: number; moved: number; legacy: number };
+}
+
+export interface TapsView {
+  version: 1;
+  taps: TapView[];
+}
+
+/** Where a VM is reached now. */
+export interface GuestPlaceView {
+  version: 1;
+  outside: string[];
+  gateway: string | null;
+}
+
+/** A VM's flows on their way; `flows` is for the other daemon alone, in base64. */
+export interface ExportView {
+  version: 1;
+  guest: GuestState;
+  outside: string[];
+  flows: string;
+}
+
+export interface ImportView {
+  version: 1;
+  imported: number;
+  refused: number;
+}
+
+/** How a synchronization of a VM's flows stands. */
+export interface SynchronizeView {
+  version: 1;
+  moved: number;
+  failed: number;
+  pending: number;
+  failures: Array<{ kernel: string; reason: string }>;
+}
+
 export interface StatusView {
   version: 1;
   tiflow: string;
   pid: number;
   uptime_s: number;
   interfaces: InterfaceView[];
+  /** VMs of this hypervisor. */
+  taps: TapView[];
   /** Addresses that are gone from the interfaces and kept for the flows that began on them. */
   retained: string[];
   flows: { protected: number; moving: number; moved: number; legacy: number };
@@ -45,6 +99,8 @@ export interface FlowView {
   last_gap_ms: number | null;
   epoch: number;
   idle_ms: number;
+  /** The tap of the VM whose connection it is; null: our own kernel's. */
+  tap: string | null;
 }
 
 export interface FlowsView {
@@ -83,6 +139,8 @@ export type MonitorEventName =
   | 'attempt-failed'
   | 'move-failed'
   | 'events-lost'
+  | 'vm-announced'
+  | 'vm-lease-lost'
   | 'stopping';
 
 export interface MonitorEvent {
@@ -114,6 +172,16 @@ export interface DoneView {
   done: true;
 }
 
+/** What can be asked of one VM; src/daemon/vm.ts provides it. */
+export interface TapControl {
+  guest(): Promise<GuestState>;
+  settle(guest: GuestState, request: string[]): Promise<GuestPlaceView>;
+  export(): Promise<ExportView>;
+  import(o: { flows: string; outside: Address[] }): ImportView;
+  synchronize(withinMs: number, moved: boolean): Promise<SynchronizeView>;
+  announce(): void;
+}
+
 /** What the API needs of the daemon; src/daemon/daemon.ts provides it. */
 export interface DaemonControl {
   status(): StatusView;
@@ -122,7 +190,12 @@ export interface DaemonControl {
   subscribe(onEvent: (event: MonitorEvent) => void): () => void;
   attach(name: string): void;
   /** Without a name: from every interface. */
-  detach(name?: string): void;
+  detach(name?: string): Promise<void>;
+  taps(): TapsView;
+  attachTap(name: string, mac?: string): void;
+  detachTap(name: string): Promise<void>;
+  /** The VM behind a tap.  Throws RequestError if there is no boundary on it. */
+  tap(name: string): TapControl;
   /** Ends the daemon soon after; what is pinned stays, so that flows go on. */
   shutdown(): void;
 }

@@ -12,15 +12,7 @@ import { seq } from '../wire/seq.js';
 import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
 import { monotonicMs } from './clock.js';
 import type { Emit } from './monitor-events.js';
-
-/** How a synchronization of a VM's flows went so far. */
-export interface SynchronizeView {
-  version: 1;
-  moved: number;
-  failed: number;
-  pending: number;
-  failures: Array<{ kernel: string; reason: string }>;
-}
+import type { SynchronizeView } from './view.js';
 
 interface Journey {
   kernel: Tuple;

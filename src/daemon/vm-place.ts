@@ -5,7 +5,13 @@
 import { PLACE_FLAG, type Place } from '../boundary/abi.gen.js';
 import type { GuestState } from '../guest/identity.js';
 import type { Outside } from '../guest/place.js';
-import { type Address, addressBytes, addressFromBytes, type Family, family } from '../wire/address.js';
+import {
+  type Address,
+  addressBytes,
+  addressFromBytes,
+  type Family,
+  family,
+} from '../wire/address.js';
 import { type Mac, macBytes } from '../wire/ethernet.js';
 
 const NONE = '::' as Address;

@@ -13,6 +13,7 @@ import { packLuggage, unpackLuggage } from '../boundary/transfer.js';
 import { GuestCare } from '../guest/guest-care.js';
 import type { GuestState } from '../guest/identity.js';
 import type { Outside } from '../guest/place.js';
+import { SystemError } from '../libc/errno.js';
 import type { SyncAgent } from '../sync/agent.js';
 import type { Clock } from '../sync/clock.js';
 import { type Address, address, family } from '../wire/address.js';
@@ -21,23 +22,14 @@ import { type Tuple, tupleText } from '../wire/tuple.js';
 import { monotonicNs } from './clock.js';
 import { flowIsOver } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
+import type { AddressMove, OutsideAddresses } from './moved-hook.js';
 import { DAEMON_MAC, type DaemonOutlet, type TapSender } from './outlet.js';
+import { RequestError } from './request-error.js';
 import { farewell, provocation } from './stranded.js';
-import type { ExportView, GuestPlaceView, ImportView, TapView } from './view.js';
-import type { SynchronizeView, VmFlows } from './vm-flows.js';
+import type { ExportView, GuestPlaceView, ImportView, SynchronizeView, TapView } from './view.js';
+import type { VmFlows } from './vm-flows.js';
 import { isAway, nowhere, outsideName, withGateway, withGuest, withOutside } from './vm-place.js';
 import { forgetRecord, type VmRecord, writeRecord } from './vm-record.js';
-
-/** Of this VM something cannot be done; `code` is the API's. */
-export class VmError extends Error {
-  override readonly name = 'VmError';
-  constructor(
-    readonly code: 'guest-unknown' | 'no-such-tap' | 'tap-in-use',
-    message: string,
-  ) {
-    super(message);
-  }
-}
 
 const SILENT = 'nothing is known of its guest, which has not sent anything yet (give its MAC)';
 
@@ -132,12 +124,31 @@ export class Vm {
   /** All that is known of the guest; asks its home's servers for what is not. */
   async guest(): Promise<GuestState> {
     const care = this.#careOf();
-    if (care === undefined) throw new VmError('guest-unknown', `${this.name}: ${SILENT}`);
+    if (care === undefined) throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
     const place = this.#o.boundary.place(this.tap) ?? nowhere();
-    await care.introduce(place.inside4 === '::' ? undefined : place.inside4);
+    await this.#askHome(care, place);
     for (const own of place.own6) if (own !== '::') care.uses(own);
     this.#save();
     return care.state();
+  }
+
+  /* What nobody answers is what the guest says of itself. */
+  async #askHome(care: GuestCare, place: Place): Promise<void> {
+    if (isAway(place)) return;
+    const { inside4, inside6 } = care.state();
+    const own = place.inside4 === '::' ? undefined : place.inside4;
+    const knows = inside4 !== null && (own === undefined || inside4.address === own);
+    const [informed] = await Promise.all([
+      knows || care.inform(own),
+      inside6 !== null || !this.#speaks6(place) || care.solicit(),
+    ]);
+    if (!informed && own !== undefined)
+      care.assume({ address: own, prefixLength: 32, gateway: null });
+  }
+
+  /* A guest without IPv6 is not asked about for 3 s. */
+  #speaks6(place: Place): boolean {
+    return place.own6.some((a) => a !== '::');
   }
 
   /** Gets outside addresses at this place.  Throws PlaceError. */
@@ -149,7 +160,8 @@ export class Vm {
     care?.restore(guest);
     this.#request = request;
     const outside = await care?.settle(request);
-    if (outside === undefined) throw new VmError('guest-unknown', `${this.name}: ${SILENT}`);
+    if (outside === undefined)
+      throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
     this.#be(outside);
     this.#save();
     return { version: 1, outside: this.outside(), gateway: outside.outside4?.gateway ?? null };
@@ -325,6 +337,29 @@ export class Vm {
     const guest = this.#care?.state();
     if (guest === undefined) return;
     const [request, former] = [this.#request, this.#former];
-    writeRecord(this.#o.runDir, { version: 1, name: this.name, tap: this.tap, guest, request, former });
+    writeRecord(this.#o.runDir, {
+      version: 1,
+      name: this.name,
+      tap: this.tap,
+      guest,
+      request,
+      former,
+    });
   }
+}
+
+/* The tap's queue is full, or the tap is gone: as good as lost on the way. */
+function trySend(send: () => void): void {
+  try {
+    send();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+  }
+}
+
+/** As the operator's hook is told it. */
+export function addressMove(vm: Vm, from: Address[], to: Address[]): AddressMove {
+  const byFamily = (all: Address[]): OutsideAddresses =>
+    Object.fromEntries(all.map((a) => [family(a), a]));
+  return { vm: vm.name, mac: vm.mac ?? '', old: byFamily(from), new: byFamily(to) };
 }

@@ -6,7 +6,8 @@ import type { Boundary, BoundaryEvent } from '../boundary/boundary.js';
 import { interfaceIndex, interfaces } from '../libc/socket.js';
 import { type Mac, mac } from '../wire/ethernet.js';
 import type { Tuple } from '../wire/tuple.js';
-import { Vm, VmError, type VmOptions } from './vm.js';
+import { RequestError } from './request-error.js';
+import { Vm, type VmOptions } from './vm.js';
 import { forgetRecord, readRecord } from './vm-record.js';
 
 export type VmsOptions = Omit<VmOptions, 'name' | 'tap' | 'mtu'> & {
@@ -33,12 +34,12 @@ export class Vms {
     return [...this.#byName.values()];
   }
 
-  /** Throws VmError if there is no boundary on this tap. */
+  /** Throws RequestError if there is no boundary on this tap. */
   get(name: string): Vm {
     const vm = this.#byName.get(name);
     if (vm !== undefined) return vm;
     const known = [...this.#byName.keys()].join(', ') || 'none';
-    throw new VmError('no-such-tap', `no boundary on tap ${name} (taps with one: ${known})`);
+    throw new RequestError(404, 'no-such-tap', `no boundary on tap ${name} (there is: ${known})`);
   }
 
   has(name: string): boolean {

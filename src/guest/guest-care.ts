@@ -38,6 +38,7 @@ import { informOf } from './lease.js';
 import { clientIdentity, type Outside, Place, type PlaceChanges } from './place.js';
 import type { GuestPacket, GuestPort, Random32 } from './port.js';
 import { parseRequest } from './request.js';
+import { RouterSearch } from './router-search.js';
 
 export interface GuestCareOptions extends Partial<PlaceChanges> {
   port: GuestPort;
@@ -62,6 +63,7 @@ export class GuestCare {
   #away = false;
   /** Of the gateways at home, as found when the guest came back. */
   #homeMacs: { 4?: Mac | undefined; 6?: Mac | undefined } = {};
+  #search: RouterSearch | undefined;
   #informs = new Map<number, (answered: boolean) => void>();
   #repeat: unknown;
   #advertisedMs = Number.NEGATIVE_INFINITY;
@@ -123,6 +125,19 @@ export class GuestCare {
       if (await answered) return true;
     }
     return false;
+  }
+
+  /** Asks the routers at home, if none has been heard.  False: none answers within 3 s. */
+  async solicit(): Promise<boolean> {
+    if (this.#state.inside6 !== null || !this.#mayLearn()) return this.#state.inside6 !== null;
+    const { clock, mac } = this.#o;
+    const search = new RouterSearch({
+      ...{ clock, mac, linkLocal: linkLocalOf(this.#state) },
+      send: (etherType, packet, to) => this.#send(etherType, packet, to),
+    });
+    this.#search?.end(undefined);
+    this.#search = search;
+    return (await search.find()) !== undefined;
   }
 
   #answered(xid: number, ms: number): Promise<boolean> {
@@ -229,6 +244,7 @@ export class GuestCare {
     this.#stopAnswering();
     this.#place?.close();
     this.#place = undefined;
+    this.#search?.end(undefined);
     for (const end of [...this.#informs.values()]) end(false);
   }
 
@@ -284,6 +300,7 @@ export class GuestCare {
     const advertisement = asAdvertisement(packet);
     if (advertisement === undefined) return;
     this.#place?.advertised(advertisement);
+    this.#search?.heard(advertisement);
     this.#advertise();
   }
 

@@ -4,7 +4,15 @@
  *
  * packet(7).  Protocol 0: it receives nothing.
  */
-import { AF_PACKET, closeFd, openSocket, packetSockaddr, SOCK_RAW, sendTo, setMark } from './socket.js';
+import {
+  AF_PACKET,
+  closeFd,
+  openSocket,
+  packetSockaddr,
+  SOCK_RAW,
+  sendTo,
+  setMark,
+} from './socket.js';
 
 const ETHER_TYPE_AT = 12;
 

@@ -75,7 +75,7 @@ export class LinkMonitor {
 
   /**
    * All links.  `up`: switched on; `carrier`: on and connected, and how often that came or went;
-   * `mtu` in bytes.
+   * `mtu` in bytes; `vmTap`: a tap that is a port of a bridge.
    */
   links(): {
     name: string;
@@ -85,6 +85,7 @@ export class LinkMonitor {
     carrierChanges: number;
     mtu: number;
     ethernet: boolean;
+    vmTap: boolean;
   }[] {
     return this.#state.links();
   }

@@ -75,6 +75,8 @@ export interface LinkRecord {
   mtu: number;
   ethernet: boolean;
   mac: Uint8Array;
+  /** The cable of a VM: a tap that is a port of a bridge. */
+  vmTap: boolean;
 }
 
 export interface AddressRecord {
@@ -156,7 +158,14 @@ export function decodeLink(m: NetlinkMessage): LinkRecord | undefined {
     mtu: attributeNumber(attributes.get(4)) ?? 0,
     ethernet: header.getUint16(2, true) === ARPHRD_ETHER,
     mac: attributes.get(1)?.slice() ?? new Uint8Array(),
+    vmTap: attributes.has(10) && linkKind(attributes.get(18)) === 'tun',
   };
+}
+
+/* IFLA_LINKINFO: IFLA_INFO_KIND is the name of the driver. */
+function linkKind(info: Uint8Array | undefined): string | undefined {
+  const kind = info && decodeAttributes(info)?.get(1);
+  return kind && attributeText(kind);
 }
 
 export function decodeAddress(m: NetlinkMessage): AddressRecord | undefined {

@@ -182,11 +182,7 @@ export class SyncAgent {
  * Delivers a reset that was kept in quarantine, in kernel view, to the own kernel.  Encoded anew:
  * on its way through the data plane its checksum may have been partial.
  */
-export function deliverReset(
-  to: Pick<Outlet, 'toKernel'>,
-  kernel: Tuple,
-  bytes: Uint8Array,
-): void {
+export function deliverReset(to: Pick<Outlet, 'toKernel'>, kernel: Tuple, bytes: Uint8Array): void {
   const packet = decodePacket(bytes, { truncated: true });
   if (!('error' in packet)) to.toKernel(encodePacket(packet), kernel);
 }

@@ -6,7 +6,22 @@ import type {
   FlowView,
   MonitorEvent,
   StatusView,
+  TapControl,
+  TapsView,
+  TapView,
 } from '../../src/daemon/view.js';
+import { unknownGuest } from '../../src/guest/identity.js';
+import { mac } from '../../src/wire/ethernet.js';
+
+export const TAP: TapView = {
+  name: 'vnet0',
+  mac: '52:54:00:00:00:0a',
+  place: 'away',
+  inside: ['192.0.2.10', '2001:db8:1::'],
+  outside: ['198.51.100.10', '2001:db8:2::'],
+  gateway: '198.51.100.1',
+  flows: { protected: 2, moving: 0, moved: 1, legacy: 1 },
+};
 
 export const STATUS: StatusView = {
   version: 1,
@@ -22,6 +37,7 @@ export const STATUS: StatusView = {
     },
     { name: 'wlan0', attached: false, carrier: false, addresses: [] },
   ],
+  taps: [TAP],
   retained: ['192.0.2.10'],
   flows: { protected: 3, moving: 1, moved: 1, legacy: 4 },
   legacy_by_reason: { 'no-room': 1, 'peer-plain': 3, mptcp: 0 },
@@ -40,6 +56,7 @@ const STEADY: FlowView = {
   last_gap_ms: null,
   epoch: 0,
   idle_ms: 12,
+  tap: null,
 };
 
 export const FLOWS: FlowView[] = [
@@ -99,8 +116,48 @@ export class FakeControl implements DaemonControl {
     this.#change(`attach ${name}`);
   }
 
-  detach(name?: string): void {
+  async detach(name?: string): Promise<void> {
     this.#change(`detach ${name ?? 'all'}`);
+  }
+
+  taps(): TapsView {
+    return { version: 1, taps: [TAP] };
+  }
+
+  attachTap(name: string, mac?: string): void {
+    this.#change(`attach tap ${name} ${mac ?? '-'}`);
+  }
+
+  async detachTap(name: string): Promise<void> {
+    this.#change(`detach tap ${name}`);
+  }
+
+  tap(name: string): TapControl {
+    const change = (call: string) => this.#change(`${call} ${name}`);
+    return {
+      guest: async () => {
+        change('guest');
+        return unknownGuest(mac('52:54:00:00:00:0a'));
+      },
+      settle: async (_, request) => {
+        change(`settle ${request.join()}`);
+        return { version: 1, outside: TAP.outside, gateway: TAP.gateway };
+      },
+      export: async () => {
+        change('export');
+        const guest = unknownGuest(mac('52:54:00:00:00:0a'));
+        return { version: 1, guest, outside: TAP.inside, flows: 'VElGTA==' };
+      },
+      import: ({ flows, outside }) => {
+        change(`import ${flows} ${outside.join()}`);
+        return { version: 1, imported: 2, refused: 0 };
+      },
+      synchronize: async (withinMs, moved) => {
+        change(`synchronize ${withinMs} ${moved}`);
+        return { version: 1, moved: 2, failed: 0, pending: 0, failures: [] };
+      },
+      announce: () => change('announce'),
+    };
   }
 
   shutdown(): void {

@@ -283,9 +283,9 @@ describe('ends of a synchronization', () => {
     const bytes = encodePacket({ ...(p.mover.takeSent()[0] as Packet), flags: 'R', options: [] });
     const damaged = Uint8Array.from(bytes);
     damaged[36] = (damaged[36] ?? 0) ^ 0xff; // checksum
-    deliverReset(raw, damaged);
+    deliverReset(raw, p.kernel, damaged);
     assert.deepEqual(injected, [bytes]);
-    deliverReset(raw, Uint8Array.of(0));
+    deliverReset(raw, p.kernel, Uint8Array.of(0));
     assert.equal(injected.length, 1);
   });
 });
