@@ -31,7 +31,7 @@ export function dnsmasq(directory: string, site: Site): string[] {
 }
 
 /* `deconfig` must leave IPv6 alone: it is SLAAC's. On a renewal without change nothing may flap. */
-const UDHCPC_SCRIPT = `#!/bin/sh
+export const UDHCPC_SCRIPT = `#!/bin/sh
 bits() {
   n=0
   for octet in $(echo "$1" | tr . ' '); do
