@@ -148,6 +148,10 @@ static __always_inline __u8 packet_extensions(struct __sk_buff *skb, __u8 next, 
 {
 	struct extension e;
 
+	/* Unrolled for Linux before 6.8: "back-edge from insn 110 to 111", because clang lets the
+	 * end of the body fall through to the head, and there only a jump may go back.
+	 */
+#pragma clang loop unroll(full)
 	for (int i = 0; i <= EXTENSION_HEADERS_MAX; i++) {
 		if (next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING &&
 		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)

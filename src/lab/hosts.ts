@@ -3,7 +3,7 @@
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
 import { mkdirSync, openSync } from 'node:fs';
-import { insideNamespace, LabError, runInside } from './namespace.js';
+import { insideNamespace, LabError, runCommand } from './namespace.js';
 import {
   type HostRecord,
   isRunning,
@@ -14,7 +14,14 @@ import {
 } from './registry.js';
 import type { HostName } from './topology.js';
 
-export class Hosts {
+/** The argument vector that runs `argv` on a host: in its network, with its mounts. */
+export function onHost(host: HostRecord, argv: readonly string[]): string[] {
+  if (!host.holder) return insideNamespace(host.namespace, argv);
+  if (!isRunning(host.holder)) throw new LabError(`${host.name} is gone (holder has ended)`);
+  return ['nsenter', `--target=${host.holder.pid}`, '--net', '--mount', '--', ...argv];
+}
+
+export class Hosts<Name extends string = HostName> {
   readonly record: LabRecord;
   /** processes started here that have ended, and how */
   readonly ended: string[] = [];
@@ -27,9 +34,9 @@ export class Hosts {
     return this.record.directory;
   }
 
-  get namespaces(): Record<HostName, string> {
+  get namespaces(): Record<Name, string> {
     const entries = this.record.hosts.map((host) => [host.name, host.namespace]);
-    return Object.fromEntries(entries) as Record<HostName, string>;
+    return Object.fromEntries(entries) as Record<Name, string>;
   }
 
   /** Throws LabError naming the hosts there are. */
@@ -41,12 +48,12 @@ export class Hosts {
   }
 
   /** Runs a command on a host to its end; returns its output. */
-  run(host: HostName, argv: readonly string[], input?: string): string {
-    return runInside(this.host(host).namespace, argv, input);
+  run(host: Name, argv: readonly string[], input?: string): string {
+    return runCommand(onHost(this.host(host), argv), input);
   }
 
   /** Starts a service on a host; its output goes to HOST/WHAT.log in the lab's directory. */
-  start(host: HostName, what: string, argv: readonly string[]): ChildProcess {
+  start(host: Name, what: string, argv: readonly string[]): ChildProcess {
     mkdirSync(`${this.directory}/${host}`, { recursive: true });
     const log = openSync(`${this.directory}/${host}/${what}.log`, 'a');
     const child = this.spawn(host, what, argv, ['ignore', log, log]);
@@ -55,8 +62,8 @@ export class Hosts {
   }
 
   /** Starts a process on a host and records it. */
-  spawn(host: HostName, what: string, argv: readonly string[], stdio: StdioOptions): ChildProcess {
-    const [file = '', ...rest] = insideNamespace(this.host(host).namespace, argv);
+  spawn(host: Name, what: string, argv: readonly string[], stdio: StdioOptions): ChildProcess {
+    const [file = '', ...rest] = onHost(this.host(host), argv);
     const child = spawn(file, rest, { stdio, detached: true, cwd: '/' });
     child.on('error', () => {});
     child.on('exit', (code, signal) => {
@@ -70,7 +77,7 @@ export class Hosts {
   }
 
   /** The processes of that name which run on a host. */
-  running(host: HostName, what: string): ProcessRecord[] {
+  running(host: Name, what: string): ProcessRecord[] {
     return this.record.processes.filter((p) => p.host === host && p.what === what && isRunning(p));
   }
 }

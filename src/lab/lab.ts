@@ -4,18 +4,11 @@
  *
  * Not here: what the network looks like (topology.ts), what is tried in it (cases/).
  */
+import type { ChildProcess } from 'node:child_process';
+import { DaemonHosts } from './daemon-hosts.js';
 import { DARTAGNAN, plugDartagnan } from './dartagnan.js';
-import { Hosts } from './hosts.js';
-import { endProcess, LabError, namespaceExists, writeSysctls } from './namespace.js';
-import {
-  type HostRecord,
-  type LabRecord,
-  labDirectory,
-  loadRecord,
-  processStart,
-  removeLab,
-  saveRecord,
-} from './registry.js';
+import { LabError, writeSysctls } from './namespace.js';
+import { type LabRecord, loadRecord, newRecord, saveRecord } from './registry.js';
 import * as services from './services.js';
 import {
   ARAMIS,
@@ -31,7 +24,7 @@ import {
   type Site,
 } from './topology.js';
 import { now, until } from './wait.js';
-import { WatchedDaemon } from './watched-daemon.js';
+import type { WatchedDaemon } from './watched-daemon.js';
 import { startWire, type WireSettings } from './wire.js';
 
 export type Protected = 'aramis' | 'vm' | 'dartagnan';
@@ -47,12 +40,11 @@ export interface LabOptions {
   wire?: WireSettings;
 }
 
-export class Lab extends Hosts {
+export class Lab extends DaemonHosts<HostName, Protected> {
   readonly #options: LabOptions;
-  readonly #clients = new Map<Protected, WatchedDaemon>();
 
   private constructor(record: LabRecord, options: LabOptions) {
-    super(record);
+    super(record, options.daemons);
     this.#options = options;
   }
 
@@ -76,21 +68,7 @@ export class Lab extends Hosts {
   /** A lab on record, so that it can be torn down from now on, but not built yet. */
   static prepare(options: LabOptions): Lab {
     const { name, owned } = options;
-    const hosts = HOSTS.map((host) => hostRecord(name, host));
-    const taken = hosts.find((host) => namespaceExists(host.namespace));
-    if (taken)
-      throw new LabError(`lab ${name}: ${taken.namespace} exists (tiflow lab down ${name})`);
-    const record: LabRecord = {
-      version: 1,
-      name,
-      topology: 'paper',
-      owner: owned ? { pid: process.pid, start: processStart(process.pid) ?? '' } : null,
-      directory: labDirectory(name),
-      hosts,
-      processes: [],
-      plugged: null,
-    };
-    saveRecord(record);
+    const record = newRecord(name, 'paper', HOSTS, owned);
     return new Lab(record, options);
   }
 
@@ -153,6 +131,12 @@ export class Lab extends Hosts {
     }
   }
 
+  /** The stock ssh client on aramis, logging in to the VM. */
+  logIn(family: Family, command: string): ChildProcess {
+    const argv = services.ssh(this.directory, this.vmAddress(family), command);
+    return this.spawn('aramis', 'ssh', argv, ['pipe', 'pipe', 'pipe']);
+  }
+
   /** The VM's address where it is plugged in now. */
   vmAddress(family: Family, site = this.record.plugged as Site): string {
     return family === 4 ? NETWORKS[site].vm4 : NETWORKS[site].vm6;
@@ -193,70 +177,9 @@ export class Lab extends Hosts {
   }
 
   /** Waits until the daemon answers and has eth0 attached, then collects its events. */
-  async watchDaemon(host: Protected): Promise<WatchedDaemon> {
-    const client = this.#clients.get(host) ?? new WatchedDaemon(this.host(host).run_dir);
-    this.#clients.set(host, client);
-    await until(`tiflow daemon of ${host}`, async () => {
-      if (this.daemonPid(host) === undefined) throw new LabError(this.#whyEnded(host));
-      return client.status().then(
-        (status) => status.interfaces.some((i) => i.name === 'eth0' && i.attached),
-        () => false,
-      );
-    });
-    await client.watch();
-    return client;
+  watchDaemon(host: Protected): Promise<WatchedDaemon> {
+    return this.watch(host, (status) =>
+      status.interfaces.some((i) => i.name === 'eth0' && i.attached),
+    );
   }
-
-  #whyEnded(host: Protected): string {
-    const log = `${this.directory}/${host}/daemon.log`;
-    return `tiflow daemon of ${host} has ended: ${this.run(host, ['tail', '-n', '5', log]).trim()}`;
-  }
-
-  /** The API of a host's daemon. Throws LabError if that host has none in this lab. */
-  daemon(host: Protected): WatchedDaemon {
-    const client = this.#clients.get(host);
-    if (!client) throw new LabError(`lab ${this.record.name}: no tiflow daemon on ${host}`);
-    return client;
-  }
-
-  daemonPid = (host: Protected): number | undefined => this.running(host, 'daemon')[0]?.pid;
-
-  /** SIGKILL to the daemon of a host; returns once it is gone. */
-  async killDaemon(host: Protected): Promise<void> {
-    const pid = this.daemonPid(host);
-    if (pid === undefined) throw new LabError(`no tiflow daemon runs on ${host}`);
-    endProcess(pid);
-    await until(`end of the daemon of ${host}`, () => this.daemonPid(host) === undefined);
-  }
-
-  /** What has ended and the last lines of the daemons' logs, for whoever looks into a failure. */
-  lastWords(): string[] {
-    const logs = this.#options.daemons.flatMap((host) => {
-      const log = this.run(host, ['tail', '-n', '20', `${this.directory}/${host}/daemon.log`]);
-      return log
-        .split('\n')
-        .filter(Boolean)
-        .map((line) => `${host}: ${line}`);
-    });
-    return [...this.ended, ...logs];
-  }
-
-  /** Makes the lab outlive this process, until `lab down`. */
-  keep(): void {
-    for (const client of this.#clients.values()) client.close();
-    this.record.owner = null;
-    saveRecord(this.record);
-  }
-
-  /** Ends everything that the lab consists of. Synchronous and idempotent. */
-  teardown(): void {
-    for (const client of this.#clients.values()) client.close();
-    this.#clients.clear();
-    removeLab(this.record);
-  }
-}
-
-function hostRecord(lab: string, name: HostName): HostRecord {
-  const namespace = `tl-${lab}-${name}`;
-  return { name, namespace, run_dir: `${labDirectory(lab)}/${name}/tiflow` };
 }

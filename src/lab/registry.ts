@@ -12,7 +12,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { deleteNamespace, endProcess, LabError, runCommand } from './namespace.js';
+import { deleteNamespace, endProcess, LabError, namespaceExists, runCommand } from './namespace.js';
 
 const LABS = '/run/tiflow-lab';
 
@@ -27,8 +27,10 @@ export interface ProcessRecord {
 export interface HostRecord {
   name: string;
   namespace: string;
-  /** of its tiflow daemon, whether one runs or not */
+  /** of its tiflow daemon, whether one runs or not; as seen from outside of the host */
   run_dir: string;
+  /** keeps the host's own mount namespace; absent: the host has this machine's mounts */
+  holder?: { pid: number; start: string };
 }
 
 export interface LabRecord {
@@ -40,7 +42,7 @@ export interface LabRecord {
   directory: string;
   hosts: HostRecord[];
   processes: ProcessRecord[];
-  /** where the VM's cable is */
+  /** where the VM's cable is; of a real VM: not known here */
   plugged: string | null;
 }
 
@@ -59,6 +61,36 @@ export const isRunning = (p: { pid: number; start: string }): boolean =>
   processStart(p.pid) === p.start;
 
 export const labDirectory = (name: string): string => `${LABS}/${name}`;
+
+/** A lab on record, so that it can be taken down from now on, but not built yet. */
+export function newRecord(
+  name: string,
+  topology: string,
+  hosts: readonly string[],
+  owned: boolean,
+): LabRecord {
+  const directory = labDirectory(name);
+  const records = hosts.map((host) => ({
+    name: host,
+    namespace: `tl-${name}-${host}`,
+    run_dir: `${directory}/${host}/tiflow`,
+  }));
+  const taken = records.find((host) => namespaceExists(host.namespace));
+  if (taken) throw new LabError(`lab ${name}: ${taken.namespace} exists (tiflow lab down ${name})`);
+  const owner = owned ? { pid: process.pid, start: processStart(process.pid) ?? '' } : null;
+  const record: LabRecord = {
+    version: 1,
+    name,
+    topology,
+    owner,
+    directory,
+    hosts: records,
+    processes: [],
+    plugged: null,
+  };
+  saveRecord(record);
+  return record;
+}
 
 export function saveRecord(record: LabRecord): void {
   mkdirSync(record.directory, { recursive: true });

@@ -11,9 +11,16 @@ import { NETWORKS, type Site, VM_MAC } from './topology.js';
 
 const CLI = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
-/** DHCPv4 and router advertisements for one site, authoritative, answering at once. */
-export function dnsmasq(directory: string, site: Site): string[] {
-  const { gateway4, prefix4, prefix6, vm4 } = NETWORKS[site];
+/**
+ * DHCPv4 and router advertisements for one site, authoritative, answering at once. `reserved`:
+ * MAC address → IPv4 address.
+ */
+export function dnsmasq(
+  directory: string,
+  site: Site,
+  reserved: Record<string, string> = { [VM_MAC]: NETWORKS[site].vm4 },
+): string[] {
+  const { gateway4, prefix4, prefix6 } = NETWORKS[site];
   return [
     ...['dnsmasq', '--conf-file=/dev/null', '--keep-in-foreground', '--user=root', '--port=0'],
     ...['--interface=br0', '--except-interface=lo', '--bind-interfaces', '--dhcp-authoritative'],
@@ -22,7 +29,7 @@ export function dnsmasq(directory: string, site: Site): string[] {
     `--dhcp-leasefile=${directory}/${site}/leases`,
     `--log-facility=${directory}/${site}/dnsmasq.log`,
     `--dhcp-range=${prefix4}.100,${prefix4}.199,255.255.255.0,1h`,
-    `--dhcp-host=${VM_MAC},${vm4}`,
+    ...Object.entries(reserved).map(([mac, address]) => `--dhcp-host=${mac},${address}`),
     `--dhcp-option=option:router,${gateway4}`,
     '--enable-ra',
     `--dhcp-range=${prefix6}:,ra-only,64,2h`,
@@ -31,7 +38,7 @@ export function dnsmasq(directory: string, site: Site): string[] {
 }
 
 /* `deconfig` must leave IPv6 alone: it is SLAAC's. On a renewal without change nothing may flap. */
-const UDHCPC_SCRIPT = `#!/bin/sh
+export const UDHCPC_SCRIPT = `#!/bin/sh
 bits() {
   n=0
   for octet in $(echo "$1" | tr . ' '); do
@@ -74,16 +81,15 @@ export function udhcpc(directory: string): string[] {
  */
 export function sshd(directory: string): string[] {
   const home = `${directory}/vm/sshd`;
+  const keys = generateKeys(directory);
   mkdirSync(home, { recursive: true });
-  generateKey(`${home}/host_key`);
-  generateKey(`${home}/user_key`);
   const settings = [
     'Port 22',
     'ListenAddress 0.0.0.0',
     'ListenAddress ::',
-    `HostKey ${home}/host_key`,
+    `HostKey ${keys}/host_key`,
     `PidFile ${home}/sshd.pid`,
-    `AuthorizedKeysFile ${home}/user_key.pub`,
+    `AuthorizedKeysFile ${keys}/user_key.pub`,
     ...['StrictModes no', 'UsePAM no', 'UseDNS no', 'PrintMotd no', 'PrintLastLog no'],
     ...['PermitRootLogin prohibit-password', 'PasswordAuthentication no', 'PermitUserRC no'],
   ];
@@ -99,6 +105,14 @@ export function sshd(directory: string): string[] {
   return ['unshare', '--mount', '--propagation', 'private', 'sh', '-c', start];
 }
 
+/** The keys of a lab: that of its ssh servers, that of its one user. Returns their directory. */
+export function generateKeys(directory: string): string {
+  const keys = `${directory}/keys`;
+  mkdirSync(keys, { recursive: true });
+  for (const name of ['host_key', 'user_key']) generateKey(`${keys}/${name}`);
+  return keys;
+}
+
 function generateKey(file: string): void {
   runCommand(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', 'tiflow-lab', '-f', file]);
 }
@@ -106,7 +120,7 @@ function generateKey(file: string): void {
 /** The stock ssh client, told nothing of this machine's own configuration and known hosts. */
 export function ssh(directory: string, address: string, command: string): string[] {
   const options = {
-    IdentityFile: `${directory}/vm/sshd/user_key`,
+    IdentityFile: `${directory}/keys/user_key`,
     IdentitiesOnly: 'yes',
     IdentityAgent: 'none',
     UserKnownHostsFile: '/dev/null',

@@ -4,9 +4,7 @@
  */
 import type { ChildProcess } from 'node:child_process';
 import { createInterface } from 'node:readline';
-import type { Lab } from './lab.js';
 import { LabError } from './namespace.js';
-import { ssh } from './services.js';
 import type { Family } from './topology.js';
 import { now, until } from './wait.js';
 
@@ -21,6 +19,12 @@ while read -r line; do
   esac
 done
 `;
+
+/** A VM that aramis can log in to. */
+export interface Reachable {
+  /** the ssh client that runs the command there, with three pipes */
+  logIn(family: Family, command: string): ChildProcess;
+}
 
 export class Session {
   readonly #child: ChildProcess;
@@ -39,9 +43,8 @@ export class Session {
   }
 
   /** Logs in and waits for the counter. */
-  static async open(lab: Lab, family: Family): Promise<Session> {
-    const argv = ssh(lab.directory, lab.vmAddress(family), SHELL);
-    const session = new Session(lab.spawn('aramis', 'ssh', argv, ['pipe', 'pipe', 'pipe']));
+  static async open(vm: Reachable, family: Family): Promise<Session> {
+    const session = new Session(vm.logIn(family, SHELL));
     await until('the ssh session to count', () => {
       session.#mustRun();
       return session.#lines.length > 2;

@@ -71,28 +71,45 @@ type Namespaces = Record<HostName, string>;
 
 /** Makes the namespaces, links, addresses and routes. The VM's cable is not plugged in yet. */
 export function buildPaper(names: Namespaces, options: { wire: boolean }): void {
-  for (const host of HOSTS) createNamespace(names[host]);
-  sysctls(names);
+  buildSites(names, options);
+  for (const host of ['vm', 'stranger', 'dartagnan'] as const) {
+    createNamespace(names[host]);
+    sysctls(names[host], host);
+  }
+  ipBatch(names.vm, [
+    `link add eth0 address ${VM_MAC} type veth peer name ${vmPort} netns ${names.athos}`,
+    'link set eth0 up',
+  ]);
+}
+
+export const SITE_HOSTS = ['aramis', 'router', 'athos', 'porthos'] as const;
+type SiteNamespaces = Record<(typeof SITE_HOSTS)[number], string>;
+
+/** aramis, the router and the two sites: what every topology has. */
+export function buildSites(names: SiteNamespaces, options: { wire: boolean }): void {
+  for (const host of SITE_HOSTS) {
+    createNamespace(names[host]);
+    sysctls(names[host], host);
+  }
   links(names, options.wire);
   aramis(names.aramis);
   router(names.router);
   site(names.athos, 'athos', 1);
   site(names.porthos, 'porthos', 2);
-  ipBatch(names.vm, ['link set eth0 up']);
 }
 
-function sysctls(names: Namespaces): void {
-  for (const host of HOSTS) {
-    // Duplicate address detection would keep every new IPv6 address unusable for a second.
-    const quick = { 'ipv6/conf/all/accept_dad': '0', 'ipv6/conf/default/accept_dad': '0' };
-    const forward = { 'ipv4/ip_forward': '1', 'ipv6/conf/all/forwarding': '1' };
-    const forwards = host === 'router' || host === 'athos' || host === 'porthos';
-    writeSysctls(names[host], { ...quick, ...(forwards ? forward : {}) });
-  }
+function sysctls(namespace: string, host: HostName): void {
+  // Duplicate address detection would keep every new IPv6 address unusable for a second.
+  const quick = { 'ipv6/conf/all/accept_dad': '0', 'ipv6/conf/default/accept_dad': '0' };
+  const forward = { 'ipv4/ip_forward': '1', 'ipv6/conf/all/forwarding': '1' };
+  const forwards = host === 'router' || host === 'athos' || host === 'porthos';
+  writeSysctls(namespace, { ...quick, ...(forwards ? forward : {}) });
 }
 
-function links(names: Namespaces, wire: boolean): void {
-  const veth = (a: HostName, aName: string, b: HostName, bName: string): void =>
+type SiteHost = keyof SiteNamespaces;
+
+function links(names: SiteNamespaces, wire: boolean): void {
+  const veth = (a: SiteHost, aName: string, b: SiteHost, bName: string): void =>
     ipBatch(names[a], [`link add ${aName} type veth peer name ${bName} netns ${names[b]}`]);
   if (wire) {
     ipBatch(names.aramis, ['tuntap add dev eth0 mode tap']);
@@ -102,9 +119,6 @@ function links(names: Namespaces, wire: boolean): void {
   }
   veth('router', 'athos0', 'athos', 'up0');
   veth('router', 'porthos0', 'porthos', 'up0');
-  ipBatch(names.vm, [
-    `link add eth0 address ${VM_MAC} type veth peer name ${vmPort} netns ${names.athos}`,
-  ]);
 }
 
 function aramis(namespace: string): void {
