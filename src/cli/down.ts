@@ -9,6 +9,7 @@ import type { Command } from 'commander';
 import { DaemonClient, DaemonNotRunning } from '../daemon/client.js';
 import { CONFIG_PATH, type Config, readConfig } from '../daemon/config.js';
 import { removeRunDirectory } from '../daemon/run-directory.js';
+import { removeRecords } from '../daemon/vm-record.js';
 import { SystemError } from '../libc/errno.js';
 import { waitUntilStopped } from './background.js';
 import { VerbError } from './exit.js';
@@ -93,6 +94,7 @@ async function removeAll(found: Installation, config: Config, o: DownOptions): P
   if (moved.length > 0) await resetSockets(moved);
   const { Boundary } = await import('../boundary/boundary.js');
   Boundary.remove(config.runDir);
+  removeRecords(config.runDir);
   await releaseRetained(config);
   removeRunDirectory(config.runDir);
   for (const name of attached) process.stdout.write(`${name}: boundary detached\n`);

@@ -40,6 +40,7 @@ export const BRIEF_FIELDS = [
   'WIRE_LOCAL',
   'WIRE_REMOTE',
   'REASON',
+  'TAP',
 ] as const;
 
 /** One line with BRIEF_FIELDS, separated by one space. */
@@ -55,11 +56,13 @@ export function formatBrief(flow: FlowView): string {
     ...ends(flow.kernel),
     ...ends(flow.wire),
     flow.reason ?? '-',
+    flow.tap ?? '-',
   ].join(' ');
 }
 
 /** A header and one line per flow; the wire is shown where it differs from the kernel's view. */
 export function formatFlows(flows: readonly FlowView[], paint: Paint): string[] {
+  const hasVms = flows.some((flow) => flow.tap !== null);
   const rows = flows.map((flow) => [
     flow.state,
     flow.tifid ?? '-',
@@ -67,10 +70,11 @@ export function formatFlows(flows: readonly FlowView[], paint: Paint): string[] 
     flow.last_gap_ms === null ? '-' : formatDuration(flow.last_gap_ms),
     flow.kernel,
     flow.wire === flow.kernel ? '=' : flow.wire,
+    ...(hasVms ? [flow.tap ?? '-'] : []),
     flow.reason ?? '',
   ]);
   const [head = '', ...lines] = alignColumns([
-    ['STATE', 'TIFID', 'MOVES', 'GAP', 'KERNEL', 'WIRE', 'REASON'],
+    ['STATE', 'TIFID', 'MOVES', 'GAP', 'KERNEL', 'WIRE', ...(hasVms ? ['VM'] : []), 'REASON'],
     ...rows,
   ]);
   return [

@@ -42,7 +42,10 @@ export const NOTHING: Installation = {
 function served(client: DaemonClient, status: StatusView, flows: FlowView[]): Installation {
   const moved = flows.filter(needsBoundary);
   return {
-    attached: () => status.interfaces.filter((link) => link.attached).map((link) => link.name),
+    attached: () => [
+      ...status.interfaces.filter((link) => link.attached).map((link) => link.name),
+      ...status.taps.map((vm) => vm.name),
+    ],
     movedOn: (names) => {
       const elsewhere = new Set(
         status.interfaces
@@ -51,7 +54,9 @@ function served(client: DaemonClient, status: StatusView, flows: FlowView[]): In
       );
       // A flow whose wire address is nowhere now may come back on any interface.
       return moved
-        .filter((flow) => !elsewhere.has(localAddress(flow.wire)))
+        .filter(({ tap, wire }) =>
+          tap === null ? !elsewhere.has(localAddress(wire)) : (names?.includes(tap) ?? true),
+        )
         .map((flow) => flow.kernel);
     },
     detach: (name) => client.detach(name),
@@ -64,14 +69,15 @@ function served(client: DaemonClient, status: StatusView, flows: FlowView[]): In
 }
 
 function pinned(boundary: Boundary): Installation {
-  const attached = boundary.attached();
+  const taps = boundary.attached('tap');
+  const attached = [...boundary.attached(), ...taps];
   // Without the daemon nobody knows which interface a wire uses: all of them count.
   const moved = boundary.flows().filter(([, flow]) => livesOnBoundary(flow));
   let open = true;
   return {
     attached: () => attached,
     movedOn: () => moved.map(([kernel]) => tupleText(kernel)),
-    detach: async (name) => boundary.detach(name),
+    detach: async (name) => boundary.detach(name, taps.includes(name) ? 'tap' : 'host'),
     stopDaemon: async () => false,
     close: () => {
       if (open) boundary.close();

@@ -27,6 +27,7 @@ export function formatStatus(status: StatusView, paint: Paint): string {
   const sections = [
     [`tiflow ${status.tiflow}: daemon running, pid ${status.pid}, up ${uptime}`],
     interfaceLines(status, paint),
+    vmLines(status, paint),
     alignColumns([
       ['retained', status.retained.join(' ') || 'none'],
       ['flows', `${flows.protected} protected, ${flows.moved} moved, ${flows.moving} moving`],
@@ -52,6 +53,23 @@ function interfaceLines(status: StatusView, paint: Paint): string[] {
   if (rows.length === 0) return ['no interfaces (tiflow up IF...)'];
   const [head = '', ...lines] = alignColumns([
     ['INTERFACE', 'BOUNDARY', 'LINK', 'ADDRESSES'],
+    ...rows,
+  ]);
+  return [paint('bold', head), ...lines];
+}
+
+function vmLines(status: StatusView, paint: Paint): string[] {
+  if (status.taps.length === 0) return [];
+  const rows = status.taps.map((vm) => [
+    vm.name,
+    vm.mac ?? '-',
+    vm.place,
+    vm.inside.join(' ') || '-',
+    vm.place === 'home' ? '=' : vm.outside.join(' ') || '-',
+    `${vm.flows.protected} protected, ${vm.flows.moved} moved`,
+  ]);
+  const [head = '', ...lines] = alignColumns([
+    ['VM', 'MAC', 'PLACE', 'INSIDE', 'OUTSIDE', 'FLOWS'],
     ...rows,
   ]);
   return [paint('bold', head), ...lines];

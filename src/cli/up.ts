@@ -17,7 +17,7 @@ interface UpOptions extends RunDirOption {
 export function addUp(program: Command): void {
   addRunDirOption(program.command('up'))
     .description('attach the boundary to interfaces; starts the daemon if none runs')
-    .argument('<interface...>', 'where packets leave the machine, such as eth0')
+    .argument('<interface...>', 'where packets leave the machine, such as eth0, or taps of VMs')
     .option('--config <file>', `configuration of a daemon that is started (default ${CONFIG_PATH})`)
     .action(up);
 }
@@ -67,15 +67,22 @@ async function undoStart(client: DaemonClient, runDir: string): Promise<void> {
 
 function print(names: string[], attachedBefore: Set<string>, status: StatusView): void {
   for (const name of names) {
-    const addresses = status.interfaces.find((link) => link.name === name)?.addresses ?? [];
+    const addresses = addressesOf(status, name);
     const what = attachedBefore.has(name) ? 'attached already' : 'attached';
     process.stdout.write(`${name}: boundary ${what} (${addresses.join(', ') || 'no address'})\n`);
   }
 }
 
+/* Of a VM they are its guest's, as soon as it has said something. */
+function addressesOf(status: StatusView, name: string): string[] {
+  const vm = status.taps.find((tap) => tap.name === name);
+  if (vm !== undefined) return ['VM', ...(vm.mac ? [vm.mac] : []), ...vm.inside];
+  return status.interfaces.find((link) => link.name === name)?.addresses ?? [];
+}
+
 function attachedOf(status: StatusView | undefined): Set<string> {
-  const links = status?.interfaces ?? [];
-  return new Set(links.filter((link) => link.attached).map((link) => link.name));
+  const links = (status?.interfaces ?? []).filter((link) => link.attached);
+  return new Set([...links, ...(status?.taps ?? [])].map((link) => link.name));
 }
 
 function absentDaemon(error: unknown): undefined {

@@ -10,8 +10,9 @@ import type { MonitorStreams } from './monitor-stream.js';
 import { RequestError } from './request-error.js';
 import type { DaemonControl, DoneView, GuestPlaceView, TapControl } from './view.js';
 
-/** The state of a guest has a router advertisement and DHCP options in it. */
-const BODY_BYTES_MAX = 65_536;
+const BODY_BYTES_MAX = 4096;
+/** A router advertisement and DHCP options are in it, as hex. */
+const GUEST_BYTES_MAX = 65_536;
 /** A full flow table, in base64. */
 const FLOWS_BYTES_MAX = 64 << 20;
 
@@ -112,7 +113,7 @@ function tapRoutes(control: DaemonControl, path: string): Record<string, Answer>
     case 'import':
       return {
         POST: answer(async (request) => {
-          return vm().import(await readBody(request, SHAPES.import, FLOWS_BYTES_MAX));
+          return vm().import(await readBody(request, SHAPES.import));
         }),
       };
     case 'synchronize':
@@ -151,39 +152,65 @@ const canonicalAddress = z.string().transform((text, context) => {
   }
 });
 
-/** What the bodies of requests look like, and what is said of one that does not. */
+/** A body, and how it is described to who sends another one. */
+interface Shape<S extends z.ZodType> {
+  schema: S;
+  like: string;
+  with: string;
+  max?: number;
+}
+
+const shape = <S extends z.ZodType>(s: Shape<S>): Shape<S> => s;
+
+const macText = z.string().regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i);
+
 const SHAPES = {
-  name: z.strictObject({ name: interfaceName }),
-  tap: z.strictObject({
-    name: interfaceName,
-    mac: z
-      .string()
-      .regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i, 'not a hardware address')
-      .optional(),
+  name: shape({
+    schema: z.strictObject({ name: interfaceName }),
+    like: '{"name":"eth0"}',
+    with: 'an interface name',
   }),
-  place: z.strictObject({ guest: z.unknown(), request: z.array(z.string()).min(1).max(8) }),
-  import: z.strictObject({ flows: z.base64(), outside: z.array(canonicalAddress).max(8) }),
-  synchronize: z.strictObject({
-    within_ms: z.int().min(0).max(3_600_000),
-    moved: z.boolean().default(true),
+  tap: shape({
+    schema: z.strictObject({ name: interfaceName, mac: macText.optional() }),
+    like: '{"name":"vnet0","mac":"52:54:00:00:00:01"}',
+    with: "a tap and, if it is known, its guest's hardware address",
   }),
-} as const;
+  place: shape({
+    schema: z.strictObject({ guest: z.unknown(), request: z.array(z.string()).min(1).max(8) }),
+    like: '{"guest":{…},"request":["dhcp"]}',
+    with: 'what GET …/guest has answered, and "dhcp" or addresses',
+    max: GUEST_BYTES_MAX,
+  }),
+  import: shape({
+    schema: z.strictObject({ flows: z.base64(), outside: z.array(canonicalAddress).max(8) }),
+    like: '{"flows":"…","outside":["192.0.2.10"]}',
+    with: 'what POST …/export has answered',
+    max: FLOWS_BYTES_MAX,
+  }),
+  synchronize: shape({
+    schema: z.strictObject({
+      within_ms: z.int().min(0).max(3_600_000),
+      moved: z.boolean().default(true),
+    }),
+    like: '{"within_ms":3000,"moved":true}',
+    with: 'up to an hour',
+  }),
+};
 
 async function readBody<S extends z.ZodType>(
   request: IncomingMessage,
-  shape: S,
-  max = BODY_BYTES_MAX,
+  o: Shape<S>,
 ): Promise<z.output<S>> {
   let body: unknown;
   try {
-    body = JSON.parse(await readText(request, max));
+    body = JSON.parse(await readText(request, o.max ?? BODY_BYTES_MAX));
   } catch (error) {
     if (error instanceof RequestError) throw error;
-    throw new RequestError(400, 'bad-json', 'the body is not JSON');
+    throw new RequestError(400, 'bad-json', `the body is not JSON; expected ${o.like}`);
   }
-  const parsed = shape.safeParse(body);
+  const parsed = o.schema.safeParse(body);
   if (parsed.success) return parsed.data;
-  throw new RequestError(400, 'bad-body', `the body: ${z.prettifyError(parsed.error)}`);
+  throw new RequestError(400, 'bad-body', `the body must be ${o.like} with ${o.with}`);
 }
 
 async function readText(request: IncomingMessage, max: number): Promise<string> {

@@ -240,7 +240,7 @@ class Daemon implements DaemonControl {
       flowView(kernel, flow, {
         agent: this.#agent,
         reason: this.#mobility.failureOf(kernel),
-        tap: this.#vms.of(kernel)?.name,
+        vm: this.#vms.of(kernel),
       }),
     );
     const legacy = [

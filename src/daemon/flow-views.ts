@@ -27,11 +27,17 @@ function stateOf(kernel: Tuple, flow: Flow, agent: SyncAgent): FlowState {
   return flow.flags & FLOW_FLAG.HELD ? 'held' : 'steady';
 }
 
+/** The VM whose flow it is: below the boundary its address changes once more. */
+export interface VmOfFlow {
+  name: string;
+  outsideTuple(inside: Tuple): Tuple;
+}
+
 /** One TI flow.  `reason`: why its last attempt to move failed. */
 export function flowView(
   kernel: Tuple,
   flow: Flow,
-  o: { agent: SyncAgent; reason: string | undefined; tap: string | undefined },
+  o: { agent: SyncAgent; reason: string | undefined; vm: VmOfFlow | undefined },
 ): FlowView {
   const seenMs = Math.max(msOfNs(flow.seenIn), msOfNs(flow.seenOut));
   const gapKnown = flow.moves > 0 && flow.gap > 0n;
@@ -41,12 +47,12 @@ export function flowView(
     state: stateOf(kernel, flow, o.agent),
     reason: o.reason ?? null,
     kernel: tupleText(kernel),
-    wire: tupleText(wireOf(kernel, flow)),
+    wire: tupleText(o.vm?.outsideTuple(wireOf(kernel, flow)) ?? wireOf(kernel, flow)),
     moves: flow.moves,
     last_gap_ms: gapKnown ? Math.round(msOfNs(flow.gap)) : null,
     epoch: flow.epoch,
     idle_ms: Math.max(0, Math.round(monotonicMs() - seenMs)),
-    tap: o.tap ?? null,
+    tap: o.vm?.name ?? null,
   };
 }
 

@@ -34,6 +34,13 @@ export const nowhere = (): Place => ({
   own6Next: 0,
 });
 
+/** What its addresses are is known; nothing is translated. */
+export function atHome(place: Place, guest: GuestState): Place {
+  const inside4 = guest.inside4?.address ?? place.inside4;
+  const inside6 = guest.inside6?.prefix ?? NONE;
+  return { ...place, inside4, outside4: inside4, inside6, outside6: inside6 };
+}
+
 /** A guest that is to have a place here, and has none yet: nothing passes but what gets one. */
 export function withGuest(place: Place, guest: GuestState): Place {
   const own = guest.addresses6.filter((a) => !isLinkLocal(a)).slice(0, OWN_ADDRESSES);

@@ -28,7 +28,15 @@ import { RequestError } from './request-error.js';
 import { farewell, provocation } from './stranded.js';
 import type { ExportView, GuestPlaceView, ImportView, SynchronizeView, TapView } from './view.js';
 import type { VmFlows } from './vm-flows.js';
-import { isAway, nowhere, outsideName, withGateway, withGuest, withOutside } from './vm-place.js';
+import {
+  atHome,
+  isAway,
+  nowhere,
+  outsideName,
+  withGateway,
+  withGuest,
+  withOutside,
+} from './vm-place.js';
 import { forgetRecord, type VmRecord, writeRecord } from './vm-record.js';
 
 const SILENT = 'nothing is known of its guest, which has not sent anything yet (give its MAC)';
@@ -64,6 +72,8 @@ export class Vm {
   #request: string[] = [];
   /** Its names at the place that it came from: its legacy peers know it by these. */
   #former: Address[] = [];
+  /** Its flows have been packed: it lives elsewhere, or comes back with other epochs. */
+  #left = false;
 
   constructor(o: VmOptions) {
     this.#o = o;
@@ -115,6 +125,14 @@ export class Vm {
     return [place.outside4, place.outside6].filter((a) => a !== '::');
   }
 
+  /** What the network makes of a tuple of the guest. */
+  outsideTuple(inside: Tuple): Tuple {
+    const place = this.#o.boundary.place(this.tap) ?? nowhere();
+    const name = family(inside.local) === 4 ? place.outside4 : place.outside6;
+    if (!isAway(place) || name === '::') return inside;
+    return { ...inside, local: outsideName(name, inside.local) };
+  }
+
   /** What the data plane has handed up. */
   packet(p: { etherType: number; fromGuest: boolean; packet: Uint8Array }): void {
     const { etherType, fromGuest, packet } = p;
@@ -125,9 +143,11 @@ export class Vm {
   async guest(): Promise<GuestState> {
     const care = this.#careOf();
     if (care === undefined) throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
-    const place = this.#o.boundary.place(this.tap) ?? nowhere();
+    const { boundary } = this.#o;
+    const place = boundary.place(this.tap) ?? nowhere();
     await this.#askHome(care, place);
     for (const own of place.own6) if (own !== '::') care.uses(own);
+    if (!isAway(place)) boundary.setPlace(this.tap, atHome(place, care.state()));
     this.#save();
     return care.state();
   }
@@ -174,6 +194,7 @@ export class Vm {
     const luggage = { flows: this.#flows(), plain: this.#plain() };
     const flows = Buffer.from(packLuggage(luggage, monotonicNs())).toString('base64');
     const guest = await this.guest();
+    this.#left = true;
     return { version: 1, guest, outside: this.outside(), flows };
   }
 
@@ -211,9 +232,12 @@ export class Vm {
         boundary.command({ verb: 'release', kernel });
         agent.kick(kernel);
       }
+      this.#left = false;
       return { version: 1, moved: unsettled.length, failed: 0, pending: 0, failures: [] };
     }
-    flows.begin(this.tap, unsettled, { mtu: mtu(), epochAbove: EPOCHS_ELSEWHERE });
+    const epochAbove = this.#left ? EPOCHS_ELSEWHERE : 0;
+    this.#left = false;
+    flows.begin(this.tap, unsettled, { mtu: mtu(), epochAbove });
     return flows.settled(this.tap, withinMs);
   }
 
@@ -255,6 +279,7 @@ export class Vm {
       return;
     }
     const { boundary, flows, runDir } = this.#o;
+    if (this.#left) this.#care?.surrender();
     await this.#care?.release();
     this.#care?.close();
     for (const [kernel] of this.#flows()) {

@@ -34,7 +34,7 @@ import {
   unknownGuest,
   within64,
 } from './identity.js';
-import { informOf } from './lease.js';
+import { informOf, releaseOf } from './lease.js';
 import { clientIdentity, type Outside, Place, type PlaceChanges } from './place.js';
 import type { GuestPacket, GuestPort, Random32 } from './port.js';
 import { parseRequest } from './request.js';
@@ -209,6 +209,18 @@ export class GuestCare {
     this.#stopAnswering();
     await place?.release();
     if (this.#place === place) this.#place = undefined;
+  }
+
+  /** The guest has left its home: gives back what its server there has given.  No-op elsewhere. */
+  surrender(): void {
+    const { inside4 } = this.#state;
+    if (!this.#atHome || inside4 === null || inside4.server === null) return;
+    const { address, server } = inside4;
+    const { clock, random } = this.#o;
+    const identity = clientIdentity(this.#state);
+    const message = releaseOf({ address, server }, { nowMs: clock.now(), random, identity });
+    const packet = encodeDhcp({ source: address, destination: server, message });
+    this.#send(ETHERTYPE.IPV4, packet, this.#homeMacs[4] ?? BROADCAST_MAC);
   }
 
   /** Tells the neighbours where the guest is and, if this is its home, the guest who its gateway is. */

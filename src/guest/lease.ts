@@ -295,7 +295,7 @@ function lose(lease: Lease, why: 'expired' | 'refused', c: LeaseContext): Step {
 }
 
 /** Gives the address back (section 4.4.6): nobody answers that. */
-export const releaseOf = (lease: Lease, c: LeaseContext): DhcpMessage =>
+export const releaseOf = (lease: Pick<Lease, 'address' | 'server'>, c: LeaseContext): DhcpMessage =>
   messageOf(
     'release',
     {

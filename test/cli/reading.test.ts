@@ -10,7 +10,7 @@ import { BRIEF_FIELDS, formatBrief, formatFlows } from '../../src/cli/flows.js';
 import { formatStatus } from '../../src/cli/status.js';
 import { alignColumns, plain } from '../../src/cli/table.js';
 import type { StatusView } from '../../src/daemon/view.js';
-import { FLOWS, STATUS } from '../daemon/fake-control.js';
+import { FLOWS, STATUS, TAP } from '../daemon/fake-control.js';
 import { fakeDaemon, tiflow } from './tiflow.js';
 
 const STATUS_TEXT = `\
@@ -43,10 +43,10 @@ legacy   -                 0      -      198.51.100.7:38000 > 203.0.113.9:80    
 `;
 
 const BRIEF_TEXT = `\
-0a0b0c0d01020304 responder steady 0 - 0 12 198.51.100.7:22 203.0.113.7:40000 198.51.100.7:22 203.0.113.7:40000 -
-ffffffff00000001 responder steady 3 12 3 2500 192.0.2.10:22 203.0.113.7:40001 198.51.100.7:61234 203.0.113.7:40001 -
-1111111122222222 initiator syncing 0 - 0 12 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 -
-- - legacy 0 - 0 12 198.51.100.7:38000 203.0.113.9:80 198.51.100.7:38000 203.0.113.9:80 peer-plain
+0a0b0c0d01020304 responder steady 0 - 0 12 198.51.100.7:22 203.0.113.7:40000 198.51.100.7:22 203.0.113.7:40000 - -
+ffffffff00000001 responder steady 3 12 3 2500 192.0.2.10:22 203.0.113.7:40001 198.51.100.7:61234 203.0.113.7:40001 - -
+1111111122222222 initiator syncing 0 - 0 12 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 - -
+- - legacy 0 - 0 12 198.51.100.7:38000 203.0.113.9:80 198.51.100.7:38000 203.0.113.9:80 peer-plain -
 `;
 
 async function shell(script: string, args: string[]): Promise<{ exit: number; output: string }> {
@@ -136,6 +136,16 @@ describe('formatting', () => {
         'legacy    0\nmoves     0 completed, 0 failed',
     );
     assert.deepEqual(formatFlows([], plain), ['STATE  TIFID  MOVES  GAP  KERNEL  WIRE  REASON']);
+  });
+
+  test('a hypervisor and its VM', () => {
+    const text = formatStatus({ ...STATUS, taps: [TAP] }, plain);
+    assert.match(text, /^VM +MAC +PLACE +INSIDE +OUTSIDE +FLOWS$/m);
+    assert.match(text, /^vnet0 +52:54:00:00:00:0a +away +192\.0\.2\.10 .* 198\.51\.100\.10 /m);
+    const [steady] = FLOWS;
+    const [head, ...lines] = formatFlows(steady ? [{ ...steady, tap: 'vnet0' }] : [], plain);
+    assert.match(head ?? '', / VM +REASON$/);
+    assert.match(lines[0] ?? '', / vnet0$/);
   });
 
   test('every brief line has every field', () => {

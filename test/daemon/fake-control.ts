@@ -37,7 +37,7 @@ export const STATUS: StatusView = {
     },
     { name: 'wlan0', attached: false, carrier: false, addresses: [] },
   ],
-  taps: [TAP],
+  taps: [],
   retained: ['192.0.2.10'],
   flows: { protected: 3, moving: 1, moved: 1, legacy: 4 },
   legacy_by_reason: { 'no-room': 1, 'peer-plain': 3, mptcp: 0 },
