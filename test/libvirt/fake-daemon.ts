@@ -15,6 +15,7 @@ interface Answer {
 
 const GUEST = { version: 1, mac: '52:54:00:12:34:56', inside: ['192.0.2.10/24'] };
 const FLOWS = 'ZmxvdyB0YWJsZQ==';
+const OUTSIDE = ['192.0.2.10'];
 const DONE = { version: 1, done: true };
 
 export class FakeDaemon {
@@ -79,9 +80,9 @@ export class FakeDaemon {
 const ANSWERS: Record<string, unknown> = {
   guest: GUEST,
   place: { version: 1, outside: ['198.51.100.10/24'], gateway: '198.51.100.1' },
-  export: { version: 1, guest: GUEST, flows: FLOWS },
+  export: { version: 1, guest: GUEST, outside: OUTSIDE, flows: FLOWS },
   import: { version: 1, imported: 3, refused: 0 },
   synchronize: { version: 1, moved: 3, failed: 0, pending: 0, failures: [] },
 };
 
-export { FLOWS, GUEST };
+export { FLOWS, GUEST, OUTSIDE };

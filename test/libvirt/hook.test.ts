@@ -12,7 +12,7 @@ import { join } from 'node:path';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { ipBatch } from '../../src/lab/namespace.js';
 import { until } from '../../src/lab/wait.js';
-import { type Call, FakeDaemon, FLOWS, GUEST } from './fake-daemon.js';
+import { type Call, FakeDaemon, FLOWS, GUEST, OUTSIDE } from './fake-daemon.js';
 import { Hypervisor, prepareSsh } from './hypervisor.js';
 
 const MAC = '52:54:00:12:34:56';
@@ -144,7 +144,7 @@ describe('etc/libvirt-hook', { timeout: 180_000 }, () => {
     assert.deepEqual(states, ['paused']);
     const guestAndRequest = { guest: GUEST, request: ['dhcp'] };
     assert.deepEqual(called(`porthos POST /v1/taps/${to}/place`).body, guestAndRequest);
-    const exported = { guest: GUEST, flows: FLOWS };
+    const exported = { guest: GUEST, outside: OUTSIDE, flows: FLOWS };
     assert.deepEqual(called(`porthos POST /v1/taps/${to}/import`).body, exported);
     const within = { within_ms: 10_000 };
     assert.deepEqual(called(`porthos POST /v1/taps/${to}/synchronize`).body, within);
@@ -238,6 +238,7 @@ describe('etc/libvirt-hook', { timeout: 180_000 }, () => {
     ]);
     assert.deepEqual(called(`athos POST /v1/taps/${tap}/import`).body, {
       guest: GUEST,
+      outside: OUTSIDE,
       flows: FLOWS,
     });
     assert.equal(await athos.virsh('domstate', GUEST_NAME), 'running');
