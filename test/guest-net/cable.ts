@@ -37,9 +37,17 @@ import {
   SOCK_RAW,
   sendTo,
 } from '../../src/libc/socket.js';
+import type { Address } from '../../src/wire/address.js';
 import { decodeArp, encodeArp } from '../../src/wire/arp.js';
 import { decodeDhcp } from '../../src/wire/dhcp.js';
-import { decodeFrame, ETHERTYPE, encodeFrame, type Frame, mac } from '../../src/wire/ethernet.js';
+import {
+  decodeFrame,
+  ETHERTYPE,
+  encodeFrame,
+  type Frame,
+  type Mac,
+  mac,
+} from '../../src/wire/ethernet.js';
 import { decodeNeighbour } from '../../src/wire/neighbour.js';
 import { ownNetwork, run } from '../libc/own-network.js';
 
@@ -115,6 +123,7 @@ export class Cable {
   async serve(site: Site, ...options: string[]): Promise<ChildProcess> {
     const { prefix4, prefix6 } = SITES[site];
     mkdirSync(join(this.directory, site), { recursive: true });
+    rmSync(join(this.directory, site, 'log'), { force: true });
     const child = this.start(
       site,
       ...['dnsmasq', '--conf-file=/dev/null', '--keep-in-foreground', '--user=root', '--port=0'],
@@ -183,8 +192,9 @@ export class Cable {
     const { prefix4, prefix6 } = SITES[site];
     const ns = name(site);
     this.#plug(site, site, 'port0');
+    const settings = ['net.ipv6.conf.all.forwarding=1', 'net.ipv6.conf.default.accept_dad=0'];
+    runInside(ns, ['sysctl', '-qw', ...settings]);
     ipBatch(ns, ['link add br0 type bridge forward_delay 0', 'link set port0 master br0 up']);
-    runInside(ns, ['sysctl', '-qw', 'net.ipv6.conf.all.forwarding=1']);
     ipBatch(ns, [
       `addr add ${prefix4}.1/24 dev br0`,
       `addr add ${prefix6}:1/64 dev br0 nodad`,
@@ -203,33 +213,31 @@ export class Cable {
   #fromGuest(bytes: Uint8Array): void {
     const handed = handedUp(bytes, 'guest');
     if (handed !== undefined) this.care.packet(handed);
-    if (!this.#away) this.#uplinks[this.#site].send(bytes);
+    if (!this.#away) this.#uplinks[this.#site].send(passed(bytes));
+    else answerArp(bytes, STAND_IN, this.#tap, () => true);
   }
 
   #fromNetwork(site: Site, bytes: Uint8Array): void {
     if (site !== this.#site) return;
     const handed = handedUp(bytes, 'network');
     if (handed !== undefined) this.care.packet(handed);
-    this.#answerArp(bytes);
-    if (!this.#away) this.#tap.send(bytes);
-  }
-
-  /* As the data plane does: nobody else has the outside address. */
-  #answerArp(bytes: Uint8Array): void {
     const outside = this.care.outside?.outside4?.address;
-    const frame = decodeFrame(bytes) as Frame;
-    const arp = frame.etherType === ETHERTYPE.ARP ? decodeArp(frame.payload) : { error: '' };
-    if ('error' in arp || arp.operation !== 'request' || arp.target !== outside) return;
-    const payload = encodeArp({
-      operation: 'reply',
-      senderMac: GUEST_MAC,
-      sender: arp.target,
-      targetMac: arp.senderMac,
-      target: arp.sender,
-    });
-    const ends = { source: GUEST_MAC, destination: arp.senderMac };
-    this.#uplinks[this.#site].send(encodeFrame({ ...ends, etherType: ETHERTYPE.ARP, payload }));
+    answerArp(bytes, GUEST_MAC, this.#uplinks[site], (target) => target === outside);
+    if (!this.#away) this.#tap.send(passed(bytes));
   }
+}
+
+/* As the data plane does, for the outside address and for all that the guest asks for. */
+function answerArp(bytes: Uint8Array, own: Mac, to: Port, isOurs: (a: Address) => boolean): void {
+  const frame = decodeFrame(bytes) as Frame;
+  const arp = frame.etherType === ETHERTYPE.ARP ? decodeArp(frame.payload) : { error: '' };
+  if ('error' in arp || arp.operation !== 'request' || arp.sender === '0.0.0.0') return;
+  if (!isOurs(arp.target)) return;
+  const { target, sender, senderMac } = arp;
+  const reply = { operation: 'reply' as const, senderMac: own, sender: target };
+  const payload = encodeArp({ ...reply, targetMac: senderMac, target: sender });
+  const ends = { source: own, destination: senderMac };
+  to.send(encodeFrame({ ...ends, etherType: ETHERTYPE.ARP, payload }));
 }
 
 const name = (host: string): string => `tg${process.pid}-${host}`;
@@ -244,6 +252,16 @@ function handedUp(bytes: Uint8Array, from: GuestPacket['from']): GuestPacket | u
     (etherType === ETHERTYPE.IPV4 && !('error' in decodeDhcp(packet))) ||
     (etherType === ETHERTYPE.IPV6 && !('error' in decodeNeighbour(packet)));
   return relevant ? { etherType, from, packet } : undefined;
+}
+
+/* A checksum that the hardware would have completed does not get through a packet socket: RFC 768 has
+ * 0 for none.
+ */
+function passed(bytes: Uint8Array): Uint8Array {
+  const frame = decodeFrame(bytes) as Frame;
+  if (frame.etherType !== ETHERTYPE.IPV4 || 'error' in decodeDhcp(frame.payload)) return bytes;
+  const at = 14 + (((frame.payload[0] ?? 0) & 0x0f) << 2) + 6;
+  return bytes.slice().fill(0, at, at + 2);
 }
 
 /** A network device as a packet socket: all frames that come, and none that we send. */

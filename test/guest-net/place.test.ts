@@ -63,8 +63,11 @@ function state() {
 const cable = new Cable();
 after(() => cable.close());
 
-const RANGE = (from: number, to: number) =>
-  `--dhcp-range=198.51.100.${from},198.51.100.${to},255.255.255.0,1h`;
+const RANGE = (from: number, to: number, time = '1h') =>
+  `--dhcp-range=198.51.100.${from},198.51.100.${to},255.255.255.0,${time}`;
+
+/* dnsmasq has no leases under two minutes, and takes a random part of a sixteenth off T1. */
+const SHORT = ['--dhcp-option=option:T1,8', '--dhcp-option=option:T2,60'];
 const lease = () => {
   const file = cable.leases('porthos');
   return existsSync(file) ? readFileSync(file, 'utf8') : '';
@@ -99,7 +102,7 @@ describe('at porthos', () => {
     const since = performance.now();
     const { outside4, outside6, gatewayMac4, gatewayMac6 } = await settle('dhcp');
     const tookMs = performance.now() - since;
-    const br0 = cable.run('porthos', 'cat', '/proc/net/arp') && gatewayOf();
+    const br0 = gatewayMac();
     assert.match(outside4?.address ?? '', /^198\.51\.100\.1\d\d$/);
     assert.equal(outside4?.gateway, '198.51.100.1');
     assert.equal(outside4?.leaseS, 3600);
@@ -111,15 +114,14 @@ describe('at porthos', () => {
       line,
       new RegExp(`${GUEST_MAC} ${outside4?.address} musketeer ff:00:11:22:33:44:55:66`),
     );
-    assert.ok(tookMs < 2000, `took ${tookMs} ms`);
+    assert.ok(tookMs < 1000, `took ${tookMs} ms`);
   });
 
-  const gatewayOf = () =>
+  const gatewayMac = () =>
     /link\/ether ([0-9a-f:]+)/.exec(cable.run('porthos', 'ip', '-o', 'link', 'show', 'br0'))?.[1];
 
   it('the lease is renewed by unicast before it ends, and is the same', async () => {
-    const times = ['--dhcp-option=option:T1,1', '--dhcp-option=option:T2,60'];
-    server = await cable.serve('porthos', RANGE(100, 110), ...times);
+    server = await cable.serve('porthos', RANGE(100, 110, '2m'), ...SHORT);
     const { outside4 } = await settle('dhcp');
     const asked = new RegExp(`DHCPREQUEST\\(br0\\) ${outside4?.address}`);
     const given = new RegExp(`DHCPACK\\(br0\\) ${outside4?.address}`);
@@ -130,8 +132,7 @@ describe('at porthos', () => {
   });
 
   it('a server that knows of nothing refuses the renewal: another address', async () => {
-    const times = ['--dhcp-option=option:T1,2', '--dhcp-option=option:T2,60'];
-    server = await cable.serve('porthos', RANGE(100, 110), ...times);
+    server = await cable.serve('porthos', RANGE(100, 110, '2m'), ...SHORT);
     const { outside4 } = await settle('dhcp');
     await stop();
     unlinkSync(cable.leases('porthos'));
