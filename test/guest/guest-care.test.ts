@@ -99,6 +99,16 @@ describe('learning', () => {
     assert.equal(guest.care.state().inside6?.prefix, '2001:db8:7::');
   });
 
+  it('is told of, once for each change', () => {
+    const states: unknown[] = [];
+    const guest = new Guest(ATHOS, { care: { onState: (state) => states.push(state) } });
+    guest.learnsHome();
+    assert.equal(states.length, 3, 'the request, the answer, the router');
+    assert.deepEqual(states.at(-1), guest.care.state());
+    guest.learnsHome();
+    assert.equal(states.length, 3);
+  });
+
   it('a guest that no server has given its address', async () => {
     const guest = new Guest(ATHOS);
     const inside = { address: address('192.0.2.50'), prefixLength: 24 };

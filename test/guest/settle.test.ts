@@ -181,10 +181,35 @@ describe('settling by DHCP', () => {
     assert.ok(guest.clock.now() >= 3000 && guest.clock.now() < 3500, `${guest.clock.now()}`);
   });
 
+  it('a router that asks back where the guest is, is asked by nobody', async () => {
+    const guest = moved();
+    guest.lan.asksBack = true;
+    assert.equal((await settle(guest)).outside6?.prefix, '2001:db8:2::');
+    assert.ok(guest.clock.now() < 1000, `${guest.clock.now()} ms`);
+  });
+
+  it('the address that it had there before is asked for', async () => {
+    const guest = moved();
+    const wish4 = address('198.51.100.44');
+    await outcome(guest.clock, guest.care.settle(['dhcp'], { wish4 }));
+    const [discover] = guest.lan.dhcp;
+    assert.equal(discover && addressOption(discover, DHCP_OPTION.REQUESTED_ADDRESS), wish4);
+  });
+
   it('an IPv6 address that somebody else has: refused, and the lease given back', async () => {
     const guest = moved();
     guest.lan.others.set(guestAddress6(PORTHOS), STRANGER);
+    const offered = guest.lan.usual;
+    let leased = false;
+    guest.lan.answer = (m) => {
+      leased ||= typeOf(m) === 'request';
+      return offered.call(guest.lan, m);
+    };
     await assert.rejects(settle(guest), refusedWith('address-refused', /2001:db8:2::ff:fe00:a/));
+    // The lease was still being checked: it is not ours, and ends by itself.
+    assert.ok(leased);
+    await pass(guest.clock, 5000);
+    assert.equal(guest.care.outside, undefined);
   });
 
   it('a gateway that does not answer is waited for a second, and told of later', async () => {
