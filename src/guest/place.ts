@@ -104,6 +104,7 @@ export class Place {
   async settle(): Promise<Outside> {
     try {
       await Promise.all([this.#settle4(), this.#settle6()]);
+      if (this.#closed) throw this.#error('no-lease', 'given up, the guest is not to be here');
       if (this.#outside4 === undefined && this.#outside6 === undefined) {
         throw this.#error('no-lease', 'no router here offers a prefix of 64 bits');
       }

@@ -144,8 +144,11 @@ it('after close nothing is sent any more', async () => {
 });
 
 it('close while it settles: it has not settled', async () => {
-  const guest = new Guest(PORTHOS);
-  const settling = guest.care.settle(['dhcp']);
-  guest.care.close();
-  await assert.rejects(outcome(guest.clock, settling), { code: 'no-lease' });
+  for (const request of ['dhcp', '198.51.100.7/24']) {
+    const guest = new Guest(PORTHOS);
+    const settling = guest.care.settle([request]);
+    guest.care.close();
+    await assert.rejects(outcome(guest.clock, settling), { code: 'no-lease' });
+    assert.equal(guest.care.outside, undefined);
+  }
 });
