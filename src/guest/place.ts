@@ -70,6 +70,8 @@ export interface PlaceOptions {
   request: PlaceRequest;
   /** For an IPv4 address that is given: no server tells. */
   gateway4?: Address | undefined;
+  /** The IPv4 address that it had here before; otherwise its inside one is welcome. */
+  wish4?: Address | undefined;
   changes: PlaceChanges;
 }
 
@@ -102,6 +104,7 @@ export class Place {
   async settle(): Promise<Outside> {
     try {
       await Promise.all([this.#settle4(), this.#settle6()]);
+      if (this.#closed) throw this.#error('no-lease', 'given up, the guest is not to be here');
       if (this.#outside4 === undefined && this.#outside6 === undefined) {
         throw this.#error('no-lease', 'no router here offers a prefix of 64 bits');
       }
@@ -186,12 +189,13 @@ export class Place {
   }
 
   async #settleLease(): Promise<void> {
-    const { clock, random, send, guest, changes } = this.#o;
+    const { clock, random, send, guest, wish4, changes } = this.#o;
+    const identity = clientIdentity(guest);
     this.#keeper = new LeaseKeeper({
       clock,
       random,
       send,
-      identity: clientIdentity(guest),
+      identity: wish4 === undefined ? identity : { ...identity, wish: wish4 },
       isTaken: (address) => this.#isTaken(address),
       resolve: (address) => this.#resolve(address),
       onGained: (lease) => this.#gained(lease),
