@@ -125,25 +125,27 @@ static __noinline int rewrite_sack(struct __sk_buff *skb, __u32 at, __u32 blocks
 }
 
 /* The option may start at an odd offset, where summing block by block would need byte swaps; the
- * sum over all options before and after is right at any offset.
+ * sum over all options before and after is right at any offset.  One buffer for both: this is where
+ * the stacks of nested calls are deepest, "combined stack size of 3 calls is 528. Too large".
  */
 static __noinline int rewrite_sack_option(struct __sk_buff *skb, const struct packet *p,
 					  __u32 sack_blocks, __u32 sack_at, struct rewrite *r)
 {
-	__be32 old[OPTIONS_MAX / 4] = {}, new[OPTIONS_MAX / 4] = {};
+	__be32 options[OPTIONS_MAX / 4] = {};
 	__u32 length = p->options;
 	__u32 at = p->l4 + sizeof(struct tcphdr);
 	__s64 sum;
 
 	if (length < 4 || length > OPTIONS_MAX)
 		return -1;
-	if (bpf_skb_load_bytes(skb, at, old, length))
+	if (bpf_skb_load_bytes(skb, at, options, length))
 		return -1;
+	sum = bpf_csum_diff(options, sizeof(options), 0, 0, 0);
 	if (rewrite_sack(skb, p->l4 + sack_at, sack_blocks, r))
 		return -1;
-	if (bpf_skb_load_bytes(skb, at, new, length))
+	if (bpf_skb_load_bytes(skb, at, options, length))
 		return -1;
-	sum = bpf_csum_diff(old, sizeof(old), new, sizeof(new), 0);
+	sum = bpf_csum_diff(0, 0, options, sizeof(options), sum);
 	if (sum < 0)
 		return -1;
 	return bpf_l4_csum_replace(skb, p->l4 + 16, 0, sum, 0);
@@ -245,6 +247,7 @@ static __always_inline int quoted_parse(struct __sk_buff *skb, const struct pack
 	if (bpf_skb_load_bytes(skb, p->l4, &type, 1) || !icmp_is_error(type, p->ipv6))
 		return -1;
 	q->l3 = p->l4 + ICMP_HEADER;
+	q->tuple.tap = p->tuple.tap;
 	if (quoted_parse_ip(skb, p->ipv6, q, sent) ||
 	    bpf_skb_load_bytes(skb, q->l4, &front, sizeof(front)))
 		return -1;

@@ -69,10 +69,12 @@ const sumOf = (bytes: Uint8Array): number => {
   return sum;
 };
 
+const unknown = guestView(4);
+
 /** A TCP segment of no connection that we know. */
 function tcp(payload: number): Uint8Array {
   const segment = encodePacket(
-    packetOf(guestView(4), 'out', `PA 1:${1 + payload}(${payload}) win 1`),
+    packetOf(unknown, 'out', `PA 1:${1 + payload}(${payload}) ack 1 win 1`),
   );
   return segment.slice(20);
 }
@@ -181,8 +183,9 @@ both('IP whose lengths lie', (f) => {
     const packet = ipMessage(endsOf(d, INSIDE[f], PEER[f]), UDP, udp(pattern(20)));
     packet.set([0xff, 0xff], f === 4 ? 2 : 4);
     tap.drops(d, frame(d, packet), 'malformed');
-    packet[0] = 0x20;
-    tap.drops(d, etherFrame(HOME_MAC, GUEST_MAC, f === 4 ? 0x800 : 0x86dd, packet), 'malformed');
+    const other = frame(d, packet);
+    other[14] = 0x20;
+    tap.drops(d, other, 'malformed');
   }
 });
 
