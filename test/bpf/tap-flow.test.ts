@@ -50,7 +50,10 @@ interface GuestFlow {
 }
 
 /** A flow of the guest from before the move, now on a wire from the outside address. */
-function movedFlow(f: Family, o: { redirect?: number; unproven?: boolean } = {}): GuestFlow {
+function movedFlow(
+  f: Family,
+  o: { redirect?: number; unproven?: boolean; sndBase?: number } = {},
+): GuestFlow {
   tap.place = HOME;
   const kernel = tap.openFlow(guestView(f));
   tap.place = AWAY;
@@ -62,7 +65,7 @@ function movedFlow(f: Family, o: { redirect?: number; unproven?: boolean } = {})
       wire,
       sndDelta: seq(DELTAS.sndDelta),
       rcvDelta: seq(DELTAS.rcvDelta),
-      sndBase: seqAdd(kernel.iss, 1),
+      sndBase: seqAdd(kernel.iss, o.sndBase ?? 1),
       rcvBase: seqAdd(kernel.irs, 1),
       redirect: o.redirect ?? 0,
     },
@@ -121,14 +124,9 @@ both('held: what the guest sends is stolen', (f) => {
 });
 
 both('what may not pass is dropped under the reason of the flow', (f) => {
-  const flow = movedFlow(f);
-  tap.line(
-    flow.kernel,
-    'out',
-    'PA 4294967196:4294967296(100) ack 1 win 1'.replace('4294967296', '0'),
-    'drop below-base',
-  );
-  into(flow, 'A  5001:5001(0) ack 1002 win 1', 'drop above-sent');
+  const flow = movedFlow(f, { sndBase: 101 });
+  out(flow, 'PA 1:101(100) ack 1 win 1', 'drop below-base');
+  into(flow, 'A  5001:5001(0) ack 1102 win 1', 'drop above-sent');
   tap.line(outside(flow.kernel), 'in', 'PA 1:101(100) ack 1 win 1', 'drop old-path');
 });
 
