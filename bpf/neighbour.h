@@ -153,8 +153,19 @@ static __noinline int arp_from_network(struct __sk_buff *skb, const struct place
 	return drop(DROP_FOREIGN);
 }
 
+/* Whoever asks from :: is about to take the address (RFC 4862, section 5.4): all are told, as RFC
+ * 4861, section 7.2.4 has it.  The frame is turned already.
+ */
+static __always_inline int nd_turn_to_all(struct __sk_buff *skb)
+{
+	const __u8 all_nodes[ETH_ALEN] = { 0x33, 0x33, 0, 0, 0, 1 }; /* RFC 2464, section 7 */
+
+	return bpf_skb_store_bytes(skb, 0, all_nodes, sizeof(all_nodes), 0);
+}
+
 /* Changes the solicitation at p->l4 into its advertisement; RFC 4861, section 7.2.4.  One without
- * the asker's hardware address is answered without ours, which it has then.
+ * the asker's hardware address is answered without ours: it has that then, or only wants to know
+ * whether there is one.
  */
 static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet *p, struct nd *nd,
 				     const __u8 *mac, __be32 flags, enum direction arrived)
@@ -164,6 +175,7 @@ static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet 
 	struct { __be32 length; __be32 next; } tail = {
 		bpf_htonl(length), bpf_htonl(IPPROTO_ICMPV6),
 	};
+	bool to_all;
 	__s64 sum;
 
 	if (!mac_is_known(mac))
@@ -180,6 +192,11 @@ static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet 
 	}
 	ends.source = nd->target;
 	ends.target = arrived == OUT ? p->tuple.local : p->tuple.remote;
+	to_all = !address_prefix(&ends.target);
+	if (to_all) {
+		ends.target = (struct address){ .byte = { 0xff, 2, [15] = 1 } };
+		nd->flags &= ~bpf_htonl(ND_SOLICITED);
+	}
 	sum = bpf_csum_diff(0, 0, (__be32 *)&ends, sizeof(ends), 0);
 	sum = bpf_csum_diff(0, 0, (__be32 *)&tail, sizeof(tail), sum);
 	sum = bpf_csum_diff(0, 0, (__be32 *)nd, sizeof(*nd), sum);
@@ -188,7 +205,7 @@ static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet 
 	    bpf_skb_store_bytes(skb, p->l4, nd, sizeof(*nd) - 8, 0) ||
 	    (length == sizeof(*nd) &&
 	     bpf_skb_store_bytes(skb, p->l4 + sizeof(*nd) - 8, &nd->option, 8, 0)) ||
-	    frame_turn(skb, mac))
+	    frame_turn(skb, mac) || (to_all && nd_turn_to_all(skb)))
 		return drop(DROP_REWRITE);
 	return send_back(skb, arrived);
 }
@@ -260,7 +277,7 @@ static __noinline int nd_from_network(struct __sk_buff *skb, const struct packet
 	if (!nd_is_of_link(skb, p))
 		return place_is_away(place) ? drop(DROP_FOREIGN) : PASS;
 	if (place->flags & PLACE_ANSWER && nd.type == ND_SOLICITATION &&
-	    address_prefix(&p->tuple.remote) && place_owns6(place, &nd.target))
+	    place_owns6(place, &nd.target))
 		return nd_answer(skb, p, &nd, place->guest_mac,
 				 bpf_htonl(ND_SOLICITED | ND_OVERRIDE), IN);
 	if (nd.type == ND_ROUTER_ADVERTISEMENT || (nd.type == ND_ADVERTISEMENT && place_is_away(place)))

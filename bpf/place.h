@@ -217,6 +217,8 @@ static __always_inline void place_learn6(struct place *place, const struct addre
 
 	if (address_is_link_local(a) || a->byte[0] == 0xff || !address_prefix(a))
 		return;
+	if (address_prefix(&place->inside6) && !place_is_inside(place, a, true))
+		return;
 	for (i = 0; i < GUEST_ADDRESSES; i++)
 		if (address_equal(&place->own6[i], a))
 			return;

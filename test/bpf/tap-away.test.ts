@@ -271,6 +271,14 @@ both('from an address that is not the guest’s, or for one', (f) => {
   }
 });
 
+test('what the guest sends from other networks is not learned', () => {
+  for (const last of [1, 2, 3, 4]) {
+    const ends = endsOf('out', address(`2001:db8:9::${last}`), PEER[6]);
+    tap.drops('out', frame('out', ipMessage(ends, UDP, udp(pattern(20)))), 'foreign');
+  }
+  assert.deepEqual(tap.place, AWAY);
+});
+
 test('another identifier of the prefix is the guest’s as well', () => {
   const make = (prefix: string, d: 'out' | 'in') =>
     ipMessage(endsOf(d, address(`${prefix}:a:b:c:d`), PEER[6]), UDP, udp(pattern(20)));

@@ -312,8 +312,15 @@ test('the network solicits what the guest does not use', () => {
   });
 });
 
-test('somebody is about to take an outside address: not for the guest', () => {
-  dropped('in', fromNetwork({ source: NONE }), false);
+/** RFC 4862, section 5.4.3; told to all, not solicited: RFC 4861, section 7.2.4. */
+test('somebody is about to take an outside address: the guest has it', () => {
+  const flags = NA_FLAG.override;
+  const to = Uint8Array.of(0x33, 0x33, 0, 0, 0, 1);
+  const answer = answerToNetwork(OUTSIDE[6], address('ff02::1'), { flags, to });
+  tap.answers('in', fromNetwork({ source: NONE }), answer);
+  at({ ...AWAY, flags: PLACE_FLAG.AWAY }, () => {
+    dropped('in', fromNetwork({ source: NONE }), false);
+  });
 });
 
 test('the gateway is not known yet, or the guest', () => {
