@@ -10,7 +10,7 @@ import { after, test } from 'node:test';
 import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
 import { family } from '../../src/wire/address.js';
 import { encodePacket } from '../../src/wire/packet.js';
-import { seq, seqAdd } from '../../src/wire/seq.js';
+import { seqAdd } from '../../src/wire/seq.js';
 import { tupleReverse } from '../../src/wire/tuple.js';
 import { type Direction, type Family, packetOf, type View } from './data-plane.js';
 import {
@@ -21,12 +21,14 @@ import {
   frameToGateway,
   GATEWAY_MAC,
   GUEST_MAC,
+  type GuestFlow,
   guestView,
   HOME,
   HOME_MAC,
   INSIDE,
   icmpError,
   ipPacket,
+  type MoveOptions,
   OUTSIDE,
   outside,
   PEER,
@@ -41,41 +43,7 @@ import {
 const tap = new Tap(AWAY);
 after(() => tap.remove());
 
-const DELTAS = { sndDelta: 1000, rcvDelta: 5000 };
-
-interface GuestFlow {
-  kernel: View;
-  /** As the network sees it. */
-  there: View;
-}
-
-/** A flow of the guest from before the move, now on a wire from the outside address. */
-function movedFlow(
-  f: Family,
-  o: { redirect?: number; unproven?: boolean; sndBase?: number } = {},
-): GuestFlow {
-  tap.place = HOME;
-  const kernel = tap.openFlow(guestView(f));
-  tap.place = AWAY;
-  const wire = { ...kernel.tuple, localPort: kernel.tuple.localPort + 20000 };
-  const { result } = tap.plane.boundary.command({
-    verb: 'map',
-    kernel: kernel.tuple,
-    mapping: {
-      wire,
-      sndDelta: seq(DELTAS.sndDelta),
-      rcvDelta: seq(DELTAS.rcvDelta),
-      sndBase: seqAdd(kernel.iss, o.sndBase ?? 1),
-      rcvBase: seqAdd(kernel.irs, 1),
-      redirect: o.redirect ?? 0,
-    },
-    epoch: 1,
-    unproven: o.unproven ?? false,
-    held: false,
-  });
-  assert.equal(result, 'ok');
-  return { kernel, there: outside({ ...kernel, tuple: wire }) };
-}
+const movedFlow = (f: Family, o: MoveOptions = {}): GuestFlow => tap.moveFlow(f, o);
 
 const out = (flow: GuestFlow, line: string, expected: string) =>
   tap.line(flow.kernel, 'out', line, expected, flow.there);

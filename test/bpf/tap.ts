@@ -15,13 +15,14 @@ import type { TestOptions } from '../../src/boundary/test-run.js';
 import { type Address, address, addressBytes, family } from '../../src/wire/address.js';
 import { writeIpHeader } from '../../src/wire/ip.js';
 import { encodePacket } from '../../src/wire/packet.js';
-import { seq } from '../../src/wire/seq.js';
+import { seq, seqAdd } from '../../src/wire/seq.js';
 import {
   DataPlane,
   type Direction,
   ETHER_HEADER,
   FAMILIES,
   type Family,
+  type MoveOptions as HostMoveOptions,
   type Outcome,
   PEER_OPEN,
   packetOf,
@@ -211,11 +212,11 @@ export const frameToGateway = (ip: Uint8Array): Uint8Array =>
 let portsUsed = 0;
 
 /** A connection of the guest that no test before has used, as the guest names it. */
-export function guestView(f: Family): View {
+export function guestView(f: Family, o: MoveOptions = {}): View {
   portsUsed += 1;
   const ends = { local: INSIDE[f], remote: PEER[f] };
   const tuple = { ...ends, localPort: 20000 + portsUsed, remotePort: 22, tap: TAP };
-  return { tuple, iss: seq(1000000), irs: seq(5000000) };
+  return { tuple, iss: seq(o.iss ?? 1000000), irs: seq(o.irs ?? 5000000) };
 }
 
 /** The same connection as this place's network sees it. */
@@ -223,6 +224,18 @@ export const outside = (view: View): View => ({
   ...view,
   tuple: { ...view.tuple, local: OUTSIDE[family(view.tuple.local)] },
 });
+
+/** A flow that has moved with its guest. */
+export interface GuestFlow {
+  kernel: View;
+  /** As the network sees it. */
+  there: View;
+}
+
+/** `redirect`: the next hop is not the guest's choice. */
+export type MoveOptions = Omit<HostMoveOptions, 'epoch' | 'held' | 'responder'> & {
+  redirect?: number;
+};
 
 /** The data plane with a place on the tap. */
 export class Tap {
@@ -243,6 +256,17 @@ export class Tap {
     this.plane.boundary.setPlace(TAP, place);
   }
 
+  /** Runs a test with the VM at another place. */
+  at(place: Place, run: () => void): void {
+    const before = this.place;
+    this.place = place;
+    try {
+      run();
+    } finally {
+      this.place = before;
+    }
+  }
+
   run(direction: Direction, bytes: Uint8Array, o: TestOptions = {}): Outcome {
     return this.plane.run(direction, bytes, o, 'tap');
   }
@@ -260,6 +284,15 @@ export class Tap {
     const outcome = this.run(direction, bytes);
     assert.deepEqual([outcome.verdict, outcome.counted], [verdict, [reason]]);
     return outcome;
+  }
+
+  /** The frame is dropped for it has no business here, and the daemon told of it or not. */
+  dropsForeign(direction: Direction, bytes: Uint8Array, told: boolean): void {
+    this.told();
+    this.drops(direction, bytes, 'foreign');
+    const type = ((bytes[12] ?? 0) << 8) | (bytes[13] ?? 0);
+    const copy = bytes.slice(ETHER_HEADER);
+    assert.deepEqual(this.told(), told ? [[direction === 'out', type, copy]] : []);
   }
 
   /** A question comes back as `expected`, on its way to who asked. */
@@ -295,6 +328,31 @@ export class Tap {
     this.line(there, 'in', answer, answer, view);
     assert.ok(this.plane.boundary.flow(view.tuple), 'a flow');
     return view;
+  }
+
+  /** A flow of the guest from before it went away, now on a wire from the outside address. */
+  moveFlow(f: Family, o: MoveOptions = {}): GuestFlow {
+    this.place = HOME;
+    const kernel = this.openFlow(guestView(f, o));
+    this.place = AWAY;
+    const wire = { ...kernel.tuple, localPort: kernel.tuple.localPort + 20000 };
+    const { result } = this.plane.boundary.command({
+      verb: 'map',
+      kernel: kernel.tuple,
+      mapping: {
+        wire,
+        sndDelta: seq(o.sndDelta ?? 1000),
+        rcvDelta: seq(o.rcvDelta ?? 5000),
+        sndBase: seqAdd(kernel.iss, o.sndBase ?? 1),
+        rcvBase: seqAdd(kernel.irs, o.rcvBase ?? 1),
+        redirect: o.redirect ?? 0,
+      },
+      epoch: 1,
+      unproven: o.unproven ?? false,
+      held: false,
+    });
+    assert.equal(result, 'ok');
+    return { kernel, there: outside({ ...kernel, tuple: wire }) };
   }
 
   /** The frames that were told of since, as [of the guest, EtherType, bytes]. */
