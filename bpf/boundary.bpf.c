@@ -400,7 +400,7 @@ static __always_inline int place_out(struct __sk_buff *skb, const struct packet 
 
 		return link ? PASS : drop(DROP_FOREIGN);
 	}
-	failed = place_rewrite(skb, p, place, OUT);
+	failed = place_has(place, p->ipv6) ? place_rewrite(skb, p, place, OUT) : DROP_FOREIGN;
 	if (!failed)
 		failed = place_next_hop(skb, place, p->ipv6);
 	return failed ? drop(failed) : PASS;

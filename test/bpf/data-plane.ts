@@ -9,7 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HALF_SIZE, reasonName } from '../../src/boundary/abi.gen.js';
-import { Boundary, type BoundaryEvent } from '../../src/boundary/boundary.js';
+import { Boundary, type BoundaryEvent, type Placement } from '../../src/boundary/boundary.js';
 import { pinDirectory } from '../../src/boundary/bpffs.js';
 import { objectGet } from '../../src/boundary/libbpf.js';
 import { BpfMap } from '../../src/boundary/map.js';
@@ -93,6 +93,10 @@ export function frameOf(ip: Uint8Array, padTo = 0): Uint8Array {
   return frame;
 }
 
+/** On a tap the directions are swapped: what the guest sends comes in there. */
+export const programOf = (direction: Direction, placement: Placement): 'egress' | 'ingress' =>
+  (direction === 'out') === (placement === 'host') ? 'egress' : 'ingress';
+
 /** A loaded data plane, and the counters as they were. */
 export class DataPlane {
   readonly boundary: Boundary;
@@ -143,10 +147,15 @@ export class DataPlane {
     return `ti-open ${half.toString('hex', 0, 4)} key ${half.toString('hex', 4)}`;
   }
 
-  /** Runs a frame through one of the programs. */
-  run(direction: Direction, frame: Uint8Array, o: TestOptions = {}): Outcome {
-    const program = direction === 'out' ? 'egress' : 'ingress';
-    const { verdict, packet, mark } = this.boundary.testRun(program, frame, o);
+  /** Runs a frame through one of the programs: 'out' is what our kernel or the guest sends. */
+  run(
+    direction: Direction,
+    frame: Uint8Array,
+    o: TestOptions = {},
+    placement: Placement = 'host',
+  ): Outcome {
+    const program = programOf(direction, placement);
+    const { verdict, packet, mark } = this.boundary.testRun(program, frame, o, placement);
     const now = this.boundary.counters();
     const counted = [...now]
       .filter(([reason, count]) => count !== this.#counters.get(reason))
