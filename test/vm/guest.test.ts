@@ -41,7 +41,7 @@ test('an unmodified guest: ssh, echo and download over both families', options, 
   inLab({ daemons: [] }, async (lab) => {
     for (const family of [4, 6] as const) {
       const stage = stageOf(lab, family);
-      const programs = await stage.programs();
+      const programs = await stage.programs('4M');
       await stage.checkGoOn(programs, 'before any move');
       await stage.checkPlace('athos');
       await stage.finish(programs);
@@ -63,11 +63,12 @@ test("QEMU's own migration: the guest arrives, plain TCP stalls", options, () =>
     await lab.startQemu('vm', 'porthos', ['-incoming', 'tcp:10.0.2.2:4444']);
     const [source, target] = [lab.qmpSocket('vm', 'athos'), lab.qmpSocket('vm', 'porthos')];
     await qmp(source, 'migrate', { uri: 'tcp:10.0.2.2:4444' });
-    await until(
-      'the guest to run at porthos',
-      async () => (await runState(target)) === 'running',
-      60_000,
-    );
+    const arrived = async () => {
+      const { status } = (await qmp(source, 'query-migrate')) as { status: string };
+      assert.notEqual(status, 'failed');
+      return (await runState(target)) === 'running';
+    };
+    await until('the guest to run at porthos', arrived, 60_000);
     assert.equal(await lab.whereabouts('vm'), 'porthos');
     const since = now();
     for (const echo of echoes) {

@@ -155,6 +155,8 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
       const links = this.run(site, ['ip', '-o', 'link', 'show', 'type', 'tun']);
       return existsSync(socket) && links.includes(` ${TAPS[vm]}:`);
     });
+    // It answers when all of its command line is done.
+    await runState(socket);
     ipBatch(this.namespaces[site], [`link set ${TAPS[vm]} master br0`, `link set ${TAPS[vm]} up`]);
   }
 
@@ -240,11 +242,15 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
     });
   }
 
+  /** The hypervisors that have a QEMU of the VM. */
+  sites(vm: string): Site[] {
+    return SITES.filter((site) => this.qemus(vm, site).length > 0);
+  }
+
   /** What each QEMU of the VM is doing: 'running', 'paused', ...; by hypervisor. */
   async states(vm: string): Promise<Partial<Record<Site, string>>> {
     const states: Partial<Record<Site, string>> = {};
-    for (const site of SITES) {
-      if (this.qemus(vm, site).length === 0) continue;
+    for (const site of this.sites(vm)) {
       states[site] = await runState(this.qmpSocket(vm, site));
     }
     return states;

@@ -40,14 +40,14 @@ const IDENTITY =
 const SETTLE_BOUND_MS = 60_000;
 
 export class VmStage extends Scene<VmLab> {
-  /** An ssh session, a transfer in both directions, a download. */
-  async programs(): Promise<Programs> {
+  /** An ssh session, a transfer in both directions, a download at that rate (as curl has it). */
+  async programs(downloadRate = DOWNLOAD_RATE): Promise<Programs> {
     const { lab, family } = this;
     const session = await Session.open(lab, family);
     await session.type();
     const identity = await session.run(IDENTITY);
     const echo = await Echo.open(lab, lab.vmAddress(family), ECHO_BYTES_PER_S);
-    const download = await Download.start(lab, family, DOWNLOAD_RATE);
+    const download = await Download.start(lab, family, downloadRate);
     this.step('an ssh session, a transfer both ways and a download are running');
     return { session, echo, download, identity };
   }
