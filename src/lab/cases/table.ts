@@ -3,6 +3,7 @@
  */
 import { LabError } from '../namespace.js';
 import type { Case } from '../stage.js';
+import type { VmCase } from '../vm/stage.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
 import { legacyClient, legacyServer } from './legacy.js';
@@ -11,7 +12,10 @@ import { paper } from './paper.js';
 import { sameSubnet } from './same-subnet.js';
 import { stranger } from './stranger.js';
 
-export const CASES: readonly Case[] = [
+/** Of either topology. */
+export type AnyCase = Case | VmCase;
+
+export const CASES: readonly AnyCase[] = [
   paper,
   clientMoves,
   moveBack,
@@ -29,7 +33,7 @@ export const CASES: readonly Case[] = [
 ];
 
 /** Throws LabError naming the cases there are. */
-export function findCase(name: string): Case {
+export function findCase(name: string): AnyCase {
   const found = CASES.find((c) => c.name === name);
   if (found) return found;
   throw new LabError(`no case ${name} (there are ${CASES.map((c) => c.name).join(', ')})`);
