@@ -117,7 +117,7 @@ export class FrameDecoder {
     this.#pending = [];
     this.#pendingBytes = 0;
     const message = parseObject(text);
-    if (typeof message['stream'] !== 'string') return { kind: 'message', message };
+    if (typeof message.stream !== 'string') return { kind: 'message', message };
     const { stream, bytes, end } = message;
     if (end === true) return { kind: 'end', stream };
     if (!Number.isSafeInteger(bytes) || Number(bytes) < 1 || Number(bytes) > DATA_BYTES_MAX) {

@@ -29,7 +29,7 @@ export function formatOption({ head, keys }: QemuOption): string {
 }
 
 /** The last one counts. */
-export function valueOf(option: QemuOption, key: string): string | undefined {
+export function optionValue(option: QemuOption, key: string): string | undefined {
   return option.keys.findLast(([name]) => name === key)?.[1];
 }
 
