@@ -34,26 +34,26 @@ export class DaemonClient {
 
   /** All requests throw DaemonNotRunning or DaemonError. */
   async status(): Promise<StatusView> {
-    return (await this.#ask('GET', '/v1/status')) as StatusView;
+    return (await this.ask('GET', '/v1/status')) as StatusView;
   }
 
   async flows(): Promise<FlowsView> {
-    return (await this.#ask('GET', '/v1/flows')) as FlowsView;
+    return (await this.ask('GET', '/v1/flows')) as FlowsView;
   }
 
   async attach(name: string): Promise<void> {
-    await this.#ask('POST', '/v1/interfaces', { name });
+    await this.ask('POST', '/v1/interfaces', { name });
   }
 
   /** Without a name: from every interface. */
   async detach(name?: string): Promise<void> {
     const which = name === undefined ? '' : `/${encodeURIComponent(name)}`;
-    await this.#ask('DELETE', `/v1/interfaces${which}`);
+    await this.ask('DELETE', `/v1/interfaces${which}`);
   }
 
   /** Returns when the daemon has agreed to stop, not when it has stopped. */
   async shutdown(): Promise<void> {
-    await this.#ask('POST', '/v1/shutdown');
+    await this.ask('POST', '/v1/shutdown');
   }
 
   /** Events from now on, until the daemon stops or the caller leaves the loop. */
@@ -70,7 +70,8 @@ export class DaemonClient {
     }
   }
 
-  async #ask(method: string, path: string, body?: unknown): Promise<unknown> {
+  /** Any request; the answer's JSON. */
+  async ask(method: string, path: string, body?: unknown): Promise<unknown> {
     const timeout = AbortSignal.timeout(this.#answerTimeoutMs);
     const response = await this.#send(method, path, body, timeout);
     try {

@@ -31,31 +31,28 @@ const sourceShape = z.object({
   remote: z.object({ host: z.string(), rsh: z.array(z.string()), tiflow: z.string() }),
   qemu: mark,
   qmp: z.string(),
-  /** Taps whose boundary the daemon has; none in guest placement. */
+  /** Taps that our daemon has the boundary on; none in guest placement. */
   taps: z.array(z.string()),
   /** All taps of the VM. */
   interfaces: z.array(z.string()),
-  /** Block jobs and nodes that we added. */
-  mirrors: z.array(z.string()),
-  /** From the moment on at which the VM may be stopped by us. */
-  stopping: z.boolean(),
   exported: z.boolean(),
   /** `sent`: written before it is sent.  `acknowledged`: the VM runs at the destination. */
   go: z.enum(['none', 'sent', 'acknowledged']),
 });
 
+/* The receiving QEMU is not in it: it carries the identifier in its environment, from its first
+ * instant on.
+ */
 const destinationShape = z.object({
   ...common,
   side: z.literal('destination'),
-  qemu: mark.optional(),
-  qmp: z.string().optional(),
+  qmp: z.string(),
   /** Taps that we asked the daemon to take. */
   taps: z.array(z.string()),
-  /** Files that we made. */
+  /** Network devices whose link is switched off and on, in guest placement. */
+  links: z.array(z.string()),
+  /** Files that we made, and sockets that QEMU makes for us. */
   files: z.array(z.string()),
-  /** Directory of our sockets. */
-  directory: z.string(),
-  log: z.string(),
   go: z.enum(['none', 'received']),
 });
 
@@ -78,6 +75,11 @@ export class Journals {
   pathOf(of: { id: string; side: AnyJournal['side'] }): string {
     // Both sides may be one machine.
     return join(this.directory, `${of.id}${of.side === 'source' ? '' : '.receiving'}.json`);
+  }
+
+  /** For the sockets of one side of one migration. */
+  privateDirectory(of: { id: string; side: AnyJournal['side'] }): string {
+    return join(this.directory, `${of.id}.${of.side === 'source' ? 's' : 'd'}`);
   }
 
   write(journal: AnyJournal): void {
@@ -103,6 +105,7 @@ export class Journals {
   }
 
   remove(of: { id: string; side: AnyJournal['side'] }): void {
+    rmSync(this.privateDirectory(of), { recursive: true, force: true });
     rmSync(this.pathOf(of), { force: true });
     try {
       rmdirSync(this.directory);

@@ -19,6 +19,8 @@ export interface TapNetdev {
 }
 
 export interface Place {
+  /** The machine by its full name, where an alias like "pc" may mean another one there. */
+  machine?: string;
   /** Descriptor that the new process inherits, by TapNetdev.at. */
   tapFds: ReadonlyMap<number, number>;
   /** Another path for a file or a unix socket; those that are not in it stay. */
@@ -83,10 +85,10 @@ export function guestName(argv: readonly string[]): string | undefined {
 
 /** -machine's type, as written. */
 export function machineType(argv: readonly string[]): string | undefined {
-  const value = lastValue(argv, 'machine') ?? lastValue(argv, 'M');
-  if (value === undefined) return undefined;
-  const option = parseOption(value);
-  return option.head ?? optionValue(option, 'type');
+  const values = words(argv).filter(({ option }) => option === 'machine' || option === 'M');
+  const options = values.map(({ value = '' }) => parseOption(value));
+  const types = options.map((option) => option.head ?? optionValue(option, 'type'));
+  return types.findLast((type) => type !== undefined);
 }
 
 /** Path of the first QMP server on a unix socket, of -qmp, or of -mon with its -chardev. */
@@ -195,15 +197,25 @@ export function receivingCommand(argv: readonly string[], place: Place): string[
     out.push(`-${option}`);
     if (value !== undefined) out.push(placed(option, value, place, place.tapFds.get(at)));
   }
+  if (place.machine !== undefined && machineType(argv) === undefined) {
+    out.push('-machine', `type=${place.machine}`);
+  }
   return [...out, '-S', '-incoming', 'defer'];
 }
 
 function placed(option: string, value: string, place: Place, tapFd: number | undefined): string {
   if (tapFd !== undefined) return tapOption(value, tapFd);
+  if (option === 'machine' || option === 'M') return machineOption(value, place.machine);
   if (FILES.has(option)) return place.paths.get(value) ?? value;
   if (BACKENDS.has(option)) return backendAt(value, place.paths);
   if (DISKS.has(option) || option === 'chardev') return withPaths(value, place.paths);
   return value;
+}
+
+function machineOption(value: string, machine: string | undefined): string {
+  if (machine === undefined || machineType(['-machine', value]) === undefined) return value;
+  const { keys } = parseOption(value);
+  return formatOption({ head: machine, keys: keys.filter(([key]) => key !== 'type') });
 }
 
 /* ifname, script, downscript, br, helper and vnet_hdr say how to get a tap: it is there already.

@@ -36,6 +36,16 @@ export function findQemus(what: string): QemuProcess[] {
   );
 }
 
+/** The environment of a receiving QEMU names its migration: no instant at which nobody knows it. */
+export const MIGRATION_VARIABLE = 'TIFLOW_MIGRATION';
+
+export function qemusOfMigration(id: string): QemuProcess[] {
+  const entry = `${MIGRATION_VARIABLE}=${id}`;
+  return runningQemus().filter(({ mark }) =>
+    textOf(`/proc/${mark.pid}/environ`).split('\0').includes(entry),
+  );
+}
+
 /** Interface names of its taps, by TapNetdev.at. */
 export function tapNames(qemu: QemuProcess): Map<number, string> {
   const open = openTaps(qemu.mark.pid);

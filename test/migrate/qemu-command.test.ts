@@ -64,6 +64,19 @@ describe('what is replaced', () => {
     derive({ in: '--name vm --daemonize --m 64', out: '-name vm -m 64' });
   });
 
+  test('an alias of a machine becomes the machine', () => {
+    const rows: [string, string][] = [
+      ['-machine pc,accel=tcg', '-machine pc-i440fx-7.2,accel=tcg'],
+      ['-machine type=pc,accel=tcg', '-machine pc-i440fx-7.2,accel=tcg'],
+      ['-M pc -machine accel=tcg', '-M pc-i440fx-7.2 -machine accel=tcg'],
+      ['-m 64', '-m 64 -machine type=pc-i440fx-7.2'],
+    ];
+    for (const [before, after] of rows) {
+      const place = { machine: 'pc-i440fx-7.2', tapFds: new Map(), paths: new Map() };
+      assert.equal(receivingCommand(before.split(' '), place).join(' '), after + INCOMING);
+    }
+  });
+
   test('sockets and files that are taken there', () => {
     const paths = { '/run/vm.qmp': '/run/vm-2.qmp', '/run/s': '/run/s-2', '/run/c': '/run/c-2' };
     derive({
