@@ -158,7 +158,12 @@ class Daemon implements DaemonControl {
       readEvents: () => this.#readEvents(),
       forgotten: (kernel) => this.#forgotten(kernel),
     });
-    this.#vmFlows = new VmFlows({ ...shared, agent: this.#agent, outlet: this.#outlet });
+    this.#vmFlows = new VmFlows({
+      ...shared,
+      agent: this.#agent,
+      outlet: this.#outlet,
+      clock: CLOCK,
+    });
     this.#vms = this.#newVms();
   }
 
