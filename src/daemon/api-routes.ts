@@ -138,7 +138,9 @@ async function settle(
     return await vm.settle(parseGuestState(o.guest), o.request);
   } catch (error) {
     if (error instanceof TypeError) throw new RequestError(400, 'bad-body', error.message);
-    if (error instanceof PlaceError) throw new RequestError(409, error.code, error.message);
+    if (error instanceof PlaceError) {
+      throw new RequestError(error.code === 'bad-request' ? 400 : 409, error.code, error.message);
+    }
     throw error;
   }
 }
