@@ -471,6 +471,12 @@ static __always_inline int tap_in(struct __sk_buff *skb, struct packet *p, struc
 	return p->protocol ? icmp_any(skb, p, IN) : PASS;
 }
 
+/* A mark that is not set marks nothing. */
+static __always_inline bool is_marked(const struct __sk_buff *skb, __u32 mark)
+{
+	return mark && skb->mark == mark;
+}
+
 /* What the guest sends.  Frames of the daemon in its name come by here as well, marked: they only
  * need an outside address, if they have an inside one.
  */
@@ -483,9 +489,9 @@ int tap_ingress(struct __sk_buff *skb)
 	struct packet p;
 	bool ours;
 
-	if (!place || !s || (s->mark_verbatim && skb->mark == s->mark_verbatim))
+	if (!place || !s || is_marked(skb, s->mark_verbatim))
 		return PASS;
-	ours = s->mark_network && skb->mark == s->mark_network;
+	ours = is_marked(skb, s->mark_network);
 	if (protocol == bpf_htons(ETH_P_ARP))
 		return ours ? PASS : arp_from_guest(skb, place);
 	packet_parse(skb, &p, OUT);
@@ -511,9 +517,9 @@ int tap_egress(struct __sk_buff *skb)
 
 	if (!place || !s)
 		return PASS;
-	if (s->mark_guest && skb->mark == s->mark_guest)
+	if (is_marked(skb, s->mark_guest))
 		return PASS;
-	if (s->mark_guest && (skb->mark == s->mark_network || skb->mark == s->mark_verbatim))
+	if (is_marked(skb, s->mark_network) || is_marked(skb, s->mark_verbatim))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
 	/* Flooded by the bridge, for somebody else: the guest's card will drop it. */
 	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
