@@ -73,7 +73,7 @@ export class VmStage extends Scene<VmLab> {
   }
 
   /** The programs go on from where they were, for the guest with the very same connections. */
-  async checkGoOn(p: Programs, when: string): Promise<void> {
+  async checkGoOn(p: Pick<Programs, 'session' | 'echo' | 'identity'>, when: string): Promise<void> {
     const at = now();
     const going = async (): Promise<string> => {
       await p.session.counting(at);
@@ -84,7 +84,8 @@ export class VmStage extends Scene<VmLab> {
     const identity = await going().catch((error: Error) => error);
     const went = !(identity instanceof Error);
     this.check(`${when}: the connections go on`, went, went ? '' : identity.message);
-    const same = identity === p.identity.join('; ') && p.identity.length > 1;
+    if (p.identity.length === 0) return;
+    const same = identity === p.identity.join('; ');
     this.check(`${when}: the guest sees the same peers`, same, String(identity));
   }
 
@@ -172,7 +173,8 @@ const figures = (last: MigrationLine | undefined): string =>
     .map(([name, value]) => `${name} ${value}`)
     .join(', ');
 
-function commandLine(pid: number): string {
+/** Of a process, with spaces; '' if it is gone. */
+export function commandLine(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
   } catch {
