@@ -5,7 +5,6 @@
 
 import type { Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
-import { SystemError } from '../libc/errno.js';
 import type { Clock, Outlet, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { encodePacket } from '../wire/packet.js';
@@ -54,8 +53,8 @@ export class VmFlows {
    */
   begin(tap: number, flows: Array<[Tuple, Flow]>, o: { mtu: number; epochAbove: number }): void {
     const tally = this.#tallyOf(tap);
-    tally.moved = 0;
-    tally.failures = [];
+    // Who asks again while some are on their way is told of all of them.
+    if (tally.pending === 0) Object.assign(tally, { moved: 0, failures: [] });
     for (const [kernel, flow] of flows) {
       const key = tupleKey(kernel);
       if (this.#journeys.has(key)) continue;
@@ -133,19 +132,10 @@ export class VmFlows {
     const flow = this.#o.boundary.flow(kernel);
     this.#o.agent.cancel(kernel);
     this.#o.boundary.command({ verb: 'forget', kernel });
-    if (flow !== undefined) this.#tell(kernel, flow);
+    if (flow !== undefined) this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
     this.#end(journey, why);
-  }
-
-  /* A tap that is down or gone has nobody behind it to be told. */
-  #tell(kernel: Tuple, flow: Flow): void {
-    try {
-      this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
-    } catch (error) {
-      if (!(error instanceof SystemError)) throw error;
-    }
   }
 
   #armGiveUp(): void {

@@ -22,8 +22,17 @@ describe('link state', () => {
     assert.deepEqual(state.apply(link({ carrier: true })), []);
     assert.deepEqual(state.apply(link({ carrier: false })), [carrier(false)]);
     assert.deepEqual(state.apply(link({ carrier: true })), [carrier(true)]);
-    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), [carrier(false)]);
+    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), [carrier(false), removed]);
     assert.deepEqual(state.links(), []);
+  });
+
+  it('tells that a link is gone, connected or not, once', () => {
+    const state = new LinkState();
+    state.apply(link({ carrier: false }));
+    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), [removed]);
+    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), []);
+    state.apply(link({ carrier: false }));
+    assert.deepEqual(state.replace([], []), [removed]);
   });
 
   it('tells of a carrier that was gone between two messages', () => {
@@ -117,6 +126,7 @@ function believed(changes: LinkChange[]): Set<string> {
 const sorted = <T extends { address: string }>(list: T[]) =>
   list.toSorted((a, b) => a.address.localeCompare(b.address));
 
+const removed = { type: 'link-removed', interface: 'eth0' };
 const carrier = (up: boolean) => ({ type: 'carrier', interface: 'eth0', up });
 
 const added = (address: string, prefixLength: number) => ({
