@@ -55,8 +55,8 @@ import type {
   TapControl,
   TapsView,
 } from './view.js';
-import { addressMove } from './vm.js';
 import { VmFlows } from './vm-flows.js';
+import { addressMove } from './vm-view.js';
 import { Vms } from './vms.js';
 
 /* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a

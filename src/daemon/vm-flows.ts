@@ -99,6 +99,14 @@ export class VmFlows {
     if (journey !== undefined) this.#end(journey, 'ended');
   }
 
+  /**
+   * The guest's program is told that its connection has ended, by a reset as its peer would have
+   * sent it (RFC 5961: SEQ must be exactly RCV.NXT, which is the highest ACK that the guest has sent).
+   */
+  tell(kernel: Tuple, flow: Flow): void {
+    this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
+  }
+
   close(): void {
     if (this.#giveUp !== undefined) this.#o.clock.clearTimer(this.#giveUp);
     for (const { settled } of this.#tallies.values()) for (const resolve of settled) resolve();
@@ -123,16 +131,13 @@ export class VmFlows {
     for (const resolve of tally.settled.splice(0)) resolve();
   }
 
-  /* The guest's program is told by a reset as its peer would have sent it (RFC 5961: SEQ must be
-   * exactly RCV.NXT, which is the highest ACK that the guest has sent).
-   */
   #fail(journey: Journey): void {
     const { kernel, reason } = journey;
     const why = reason ?? 'no-answer';
     const flow = this.#o.boundary.flow(kernel);
     this.#o.agent.cancel(kernel);
     this.#o.boundary.command({ verb: 'forget', kernel });
-    if (flow !== undefined) this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
+    if (flow !== undefined) this.tell(kernel, flow);
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
     this.#end(journey, why);

@@ -7,9 +7,8 @@
  * What must survive the daemon is in the data plane (flows, place) and in a file (the guest).
  */
 
-import { FLOW_FLAG, type Flow, type Place, REASON } from '../boundary/abi.gen.js';
+import type { Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
-import { packLuggage, unpackLuggage } from '../boundary/transfer.js';
 import { GuestCare } from '../guest/guest-care.js';
 import type { GuestState } from '../guest/identity.js';
 import type { Outside } from '../guest/place.js';
@@ -19,15 +18,15 @@ import type { Clock } from '../sync/clock.js';
 import { type Address, family } from '../wire/address.js';
 import { type Mac, macBytes, macFromBytes } from '../wire/ethernet.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
+import { askHome } from './ask-home.js';
 import { monotonicNs } from './clock.js';
-import { flowIsOver, tifidText } from './flow-views.js';
+import { flowIsOver } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
-import type { AddressMove, OutsideAddresses } from './moved-hook.js';
 import { DAEMON_MAC, type DaemonOutlet, type TapSender, trySend } from './outlet.js';
 import { RequestError } from './request-error.js';
-import { farewell, provocation } from './stranded.js';
 import type { ExportView, GuestPlaceView, ImportView, SynchronizeView, TapView } from './view.js';
 import type { VmFlows } from './vm-flows.js';
+import { flowsOf, packFlows, plainOf, takeInFlows } from './vm-luggage.js';
 import {
   atHome,
   isAway,
@@ -38,11 +37,10 @@ import {
   withOutside,
 } from './vm-place.js';
 import { forgetRecord, type VmRecord, writeRecord } from './vm-record.js';
+import { provoke, tellEnds } from './vm-stranded.js';
+import { outsideOf, tapView, UNSETTLED } from './vm-view.js';
 
 const SILENT = 'nothing is known of its guest, which has not sent anything yet (give its MAC)';
-
-/** Flags of flows that do not go as their mapping says, or of which nobody knows yet. */
-const UNSETTLED = FLOW_FLAG.HELD | FLOW_FLAG.UNPROVEN;
 
 /* So many attempts may another machine have made for a flow before it comes back to us. */
 const EPOCHS_ELSEWHERE = 64;
@@ -139,30 +137,21 @@ export class Vm {
   }
 
   view(): TapView {
-    const place = this.#o.boundary.place(this.tap) ?? nowhere();
-    const flows = this.#flows().filter(([, flow]) => !flowIsOver(flow));
-    const gateway = this.#care?.outside?.outside4?.gateway;
-    const home = this.#care?.state().inside4?.gateway;
-    return {
+    return tapView({
       name: this.name,
-      mac: this.mac ?? null,
-      place: isAway(place) ? 'away' : 'home',
-      inside: [place.inside4, place.inside6].filter((a) => a !== '::'),
-      outside: this.outside(),
-      gateway: gateway ?? (isAway(place) ? null : home) ?? null,
-      flows: {
-        protected: flows.length,
-        moving: flows.filter(([, flow]) => flow.flags & UNSETTLED).length,
-        moved: flows.filter(([, flow]) => flow.moves > 0).length,
-        legacy: this.#plain().length,
-      },
-    };
+      mac: this.mac,
+      place: this.#o.boundary.place(this.tap) ?? nowhere(),
+      gateway: this.#care?.outside?.outside4?.gateway,
+      homeGateway: this.#care?.state().inside4?.gateway,
+      flows: this.#flows().map(([, flow]) => flow),
+      legacy: this.#plain().length,
+    });
   }
 
   /** By what the VM is reached at this place: addresses, and the prefix of its IPv6 ones. */
   outside(): Address[] {
     const place = this.#o.boundary.place(this.tap) ?? nowhere();
-    return [place.outside4, place.outside6].filter((a) => a !== '::');
+    return outsideOf(place);
   }
 
   /** What the network makes of a tuple of the guest. */
@@ -184,7 +173,7 @@ export class Vm {
     const care = this.#careOf();
     if (care === undefined) throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
     const { boundary } = this.#o;
-    await this.#askHome(care, boundary.place(this.tap) ?? nowhere());
+    await askHome(care, boundary.place(this.tap) ?? nowhere());
     this.#refuseIfGone();
     // As it is now: the data plane has learned meanwhile.
     const place = boundary.place(this.tap) ?? nowhere();
@@ -192,25 +181,6 @@ export class Vm {
     if (!isAway(place)) boundary.setPlace(this.tap, atHome(place, care.state()));
     this.#save();
     return care.state();
-  }
-
-  /* What nobody answers is what the guest says of itself. */
-  async #askHome(care: GuestCare, place: Place): Promise<void> {
-    if (isAway(place)) return;
-    const { inside4, inside6 } = care.state();
-    const own = place.inside4 === '::' ? undefined : place.inside4;
-    const knows = inside4 !== null && (own === undefined || inside4.address === own);
-    const [informed] = await Promise.all([
-      knows || care.inform(own),
-      inside6 !== null || !this.#speaks6(place) || care.solicit(),
-    ]);
-    if (!informed && own !== undefined)
-      care.assume({ address: own, prefixLength: 32, gateway: null });
-  }
-
-  /* A guest without IPv6 is not asked about for 3 s. */
-  #speaks6(place: Place): boolean {
-    return place.own6.some((a) => a !== '::');
   }
 
   /**
@@ -248,9 +218,7 @@ export class Vm {
     const guest = await this.guest();
     this.#left = true;
     this.#save();
-    for (const [kernel] of this.#flows()) boundary.command({ verb: 'hold', kernel });
-    const luggage = { flows: this.#flows(), plain: this.#plain() };
-    const flows = Buffer.from(packLuggage(luggage, monotonicNs())).toString('base64');
+    const flows = packFlows(boundary, this.tap, monotonicNs());
     return { version: 1, guest, outside: this.outside(), flows };
   }
 
@@ -258,21 +226,12 @@ export class Vm {
   import(o: { flows: string; outside: Address[] }): ImportView {
     const { boundary, tap } = this.#o;
     const nowNs = monotonicNs();
-    const { flows, plain } = unpackLuggage(Buffer.from(o.flows, 'base64'), { tap, nowNs });
+    const view = takeInFlows(boundary, o.flows, { tap, nowNs });
     const place = boundary.place(tap) ?? nowhere();
     boundary.setPlace(tap, { ...place, since: nowNs });
     this.#former = o.outside;
-    for (const [tuple, why] of plain) boundary.setPlain(tuple, why);
-    let refused = 0;
-    for (const [kernel, flow] of flows) {
-      if (isSame(boundary.flow(kernel), flow)) continue; // asked twice
-      if (boundary.adopt(kernel, { ...flow, flags: flow.flags | FLOW_FLAG.HELD })) continue;
-      // As good as legacy: both its ends are told.
-      boundary.setPlain(kernel, { since: flow.created, reason: REASON.LEGACY_TABLE_FULL });
-      refused += 1;
-    }
     this.#save();
-    return { version: 1, imported: flows.length - refused, refused };
+    return view;
   }
 
   /**
@@ -311,9 +270,7 @@ export class Vm {
     const now = this.outside();
     if (former.length > 0 && former.join() !== now.join()) this.#o.moved(this, former, now);
     for (const a of now) emit({ event: 'vm-announced', interface: this.name, address: a });
-    for (const [tuple, { since }] of this.#plain()) {
-      if (since <= place.since) this.#o.outlet.toKernel(provocation(tuple), tuple);
-    }
+    provoke(this.#o, place.since);
   }
 
   /**
@@ -321,14 +278,9 @@ export class Vm {
    * former address, and the guest in its peer's.
    */
   stranded(tuple: Tuple, packet: Uint8Array): void {
-    const { boundary, outlet, emit } = this.#o;
     const former = this.#former.find((a) => family(a) === family(tuple.local));
-    const told = farewell(packet, former && outsideName(former, tuple.local));
-    boundary.deletePlain(tuple);
-    if (told === undefined) return;
-    outlet.toKernel(told.toGuest, tuple);
-    for (const each of told.toPeer) outlet.toWireVerbatim(each, this.tap);
-    emit({ event: 'flow-reset', kernel: tupleText(tuple), reason: 'stranded' });
+    if (!tellEnds(this.#o, { tuple, packet, former })) return;
+    this.#o.emit({ event: 'flow-reset', kernel: tupleText(tuple), reason: 'stranded' });
   }
 
   /** Ends what is done here; `release`: and gives up the addresses. */
@@ -336,11 +288,19 @@ export class Vm {
     this.#closing = true;
     if (o.release) {
       if (this.#left) this.#care?.surrender();
+      else this.#resetMoved();
       await this.#care?.release();
       this.forget();
     }
     if (this.#again !== undefined) this.#o.clock.clearTimer(this.#again);
     this.#care?.close();
+  }
+
+  /* What has moved lives on the boundary: without it the guest would wait for ever. */
+  #resetMoved(): void {
+    for (const [kernel, flow] of this.#flows()) {
+      if (flow.moves > 0 && !flowIsOver(flow)) this.#o.flows.tell(kernel, flow);
+    }
   }
 
   /** Nothing of it is left here. */
@@ -362,11 +322,11 @@ export class Vm {
   }
 
   #flows(): Array<[Tuple, Flow]> {
-    return this.#o.boundary.flows().filter(([kernel]) => kernel.tap === this.tap);
+    return flowsOf(this.#o.boundary, this.tap);
   }
 
   #plain() {
-    return this.#o.boundary.plain().filter(([tuple]) => tuple.tap === this.tap);
+    return plainOf(this.#o.boundary, this.tap);
   }
 
   #be(outside: Outside): void {
@@ -456,15 +416,4 @@ export class Vm {
       left,
     });
   }
-}
-
-/* Of the same tuple and TIFID. */
-const isSame = (known: Flow | undefined, other: Flow): boolean =>
-  known !== undefined && tifidText(known) === tifidText(other);
-
-/** As the operator's hook is told it. */
-export function addressMove(vm: Vm, from: Address[], to: Address[]): AddressMove {
-  const byFamily = (all: Address[]): OutsideAddresses =>
-    Object.fromEntries(all.map((a) => [family(a), a]));
-  return { vm: vm.name, mac: vm.mac ?? '', old: byFamily(from), new: byFamily(to) };
 }

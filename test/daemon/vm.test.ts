@@ -16,8 +16,9 @@ import type { Command } from '../../src/boundary/boundary.js';
 import { packLuggage } from '../../src/boundary/transfer.js';
 import type { NewEvent } from '../../src/daemon/monitor-events.js';
 import { RequestError } from '../../src/daemon/request-error.js';
-import { addressMove, Vm, type VmOptions } from '../../src/daemon/vm.js';
+import { Vm, type VmOptions } from '../../src/daemon/vm.js';
 import { readRecord } from '../../src/daemon/vm-record.js';
+import { addressMove } from '../../src/daemon/vm-view.js';
 import { type GuestState, unknownGuest } from '../../src/guest/identity.js';
 import { PlaceError } from '../../src/guest/request.js';
 import { type Address, address } from '../../src/wire/address.js';
@@ -73,6 +74,8 @@ interface Machine {
   clock: FakeClock;
   begun: Array<{ ports: number[]; epochAbove: number }>;
   kicked: number[];
+  /** Whose program was told that its connection has ended. */
+  told: number[];
   events: NewEvent[];
   moves: Array<[Address[], Address[]]>;
   toGuest: Uint8Array[];
@@ -87,7 +90,7 @@ function machine(t: TestContext, o: Partial<Pick<Machine, 'tables' | 'runDir'>> 
   const { tables = new Tables(), runDir = temporaryDirectory(t) } = o;
   const clock = new FakeClock();
   const seen = {
-    ...{ begun: [], kicked: [], events: [], moves: [], toGuest: [], verbatim: [] },
+    ...{ begun: [], kicked: [], told: [], events: [], moves: [], toGuest: [], verbatim: [] },
   } as unknown as Machine;
   const options = {
     ...{ name: 'vnet0', tap: TAP, runDir, boundary: tables, clock, mtu: () => 1400 },
@@ -102,6 +105,7 @@ function machine(t: TestContext, o: Partial<Pick<Machine, 'tables' | 'runDir'>> 
         seen.begun.push({ ports: all.map(([kernel]) => kernel.localPort), epochAbove }),
       settled: async () => ({ version: 1, moved: 0, failed: 0, pending: 0, failures: [] }),
       ended: () => undefined,
+      tell: (kernel: Tuple) => seen.told.push(kernel.localPort),
     },
     random32: () => 1,
     emit: (event: NewEvent) => seen.events.push(event),
@@ -418,6 +422,22 @@ test('stranded: the peer is told in the former name, also after a restart', asyn
   assert.deepEqual([told?.source, told?.destination], ['203.0.113.99', remote]);
   assert.equal(next.toGuest.length, 1);
   assert.deepEqual(next.tables.plain(), []);
+});
+
+test('detached: what has moved is reset, unless the VM has left', async (t) => {
+  const m = machine(t);
+  await settled(m);
+  m.tables.adopt(tupleOf(1), flowOf({ moves: 1 }));
+  m.tables.adopt(tupleOf(2), flowOf());
+  m.tables.adopt(tupleOf(3), flowOf({ moves: 1, flags: FLOW_FLAG.RESET }));
+  await m.vm.close({ release: true });
+  assert.deepEqual(m.told, [1]);
+  const left = machine(t);
+  await settled(left);
+  left.tables.adopt(tupleOf(1), flowOf({ moves: 1 }));
+  await left.vm.export();
+  await left.vm.close({ release: true });
+  assert.deepEqual(left.told, []);
 });
 
 test('detached: flows, place and record are gone, and it answers no more', async (t) => {
