@@ -56,10 +56,13 @@ function hypervisor(t: TestContext) {
     open.set(tap, openTap(path, tap));
   };
   t.after(() => {
-    tiflow('down', '--force');
-    for (const tap of [...open.keys()]) unplug(tap);
-    execFileSync('ip', ['netns', 'del', name]);
-    rmSync(join(runDir, '..'), { recursive: true, force: true });
+    try {
+      tiflow('down', '--force');
+    } finally {
+      for (const tap of [...open.keys()]) unplug(tap);
+      execFileSync('ip', ['netns', 'del', name]);
+      rmSync(join(runDir, '..'), { recursive: true, force: true });
+    }
   });
   execFileSync('ip', ['netns', 'add', name]);
   ip('link set lo up');
