@@ -27,7 +27,14 @@ import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
 import { Detours, withDetours } from './detours.js';
-import { flowIsOver, flowView, legacyConnections, legacyOfVms, legacyView } from './flow-views.js';
+import {
+  flowIsOver,
+  flowView,
+  type LegacyConnection,
+  legacyConnections,
+  legacyOfVms,
+  legacyView,
+} from './flow-views.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
@@ -48,8 +55,8 @@ import type {
   TapControl,
   TapsView,
 } from './view.js';
-import { addressMove } from './vm.js';
 import { VmFlows } from './vm-flows.js';
+import { addressMove } from './vm-view.js';
 import { Vms } from './vms.js';
 
 /* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a
@@ -184,6 +191,7 @@ class Daemon implements DaemonControl {
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#reconcile();
+    this.#vms.resume();
     this.#care.catchUp();
     rehearse(randomBytes).catch((error: unknown) => this.#log.warn({ err: error }, 'rehearsal'));
     await ended;
@@ -210,7 +218,7 @@ class Daemon implements DaemonControl {
 
   status(): StatusView {
     const flows = this.#boundary.flows().filter(([, flow]) => !flowIsOver(flow));
-    const legacy = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    const legacy = this.#legacy();
     const attached = new Set(this.#boundary.attached());
     const addresses = this.#monitor.addresses();
     const legacyByReason: Record<string, number> = {};
@@ -251,11 +259,13 @@ class Daemon implements DaemonControl {
         vm: this.#vms.of(kernel),
       }),
     );
-    const legacy = [
-      ...legacyConnections(this.#boundary, tcpSockets(this.#netlink)),
-      ...legacyOfVms(this.#boundary),
-    ].map((each) => legacyView(each, this.#vms.of(each.kernel)?.name));
+    const legacy = this.#legacy().map((each) => legacyView(each, this.#vms.of(each.kernel)?.name));
     return { version: 1, flows: [...ours, ...legacy] };
+  }
+
+  #legacy(): LegacyConnection[] {
+    const ours = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    return [...ours, ...legacyOfVms(this.#boundary)];
   }
 
   taps(): TapsView {
@@ -282,7 +292,8 @@ class Daemon implements DaemonControl {
   }
 
   attach(name: string): void {
-    if (this.#monitor.links().some((link) => link.name === name && link.vmTap)) {
+    const isTap = this.#monitor.links().some((link) => link.name === name && link.vmTap);
+    if (isTap || this.#vms.has(name)) {
       this.attachTap(name);
       return;
     }
@@ -352,7 +363,10 @@ class Daemon implements DaemonControl {
   }
 
   #linkChanged(change: LinkChange): void {
-    if (change.type === 'carrier' && !change.up) this.#vms.linksChanged();
+    if (change.type === 'link-removed') {
+      this.#vms.linksChanged();
+      return;
+    }
     if (change.type === 'route-changed') this.#retention.routesChanged();
     else this.#emit(ofLinkChange(change));
     this.#care.changed(change);
