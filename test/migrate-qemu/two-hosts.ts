@@ -163,6 +163,44 @@ export class TwoHosts {
     return { athos: await statuses(this.athos), porthos: await statuses(this.porthos) };
   }
 
+  /** A daemon has been asked this; `call` as in FakeVmDaemon.hold. */
+  async isAsked(at: 'athos' | 'porthos', call: string): Promise<void> {
+    const { calls } = this[at].daemon;
+    await until(`${call} at ${at}`, () =>
+      calls.some((each) => each.startsWith(`${call} `) || each.endsWith(`/${call}`)),
+    );
+  }
+
+  commandLine(pid: number): string {
+    return commandLine(pid);
+  }
+
+  /** What guards and QEMUs have written. */
+  logs(): string {
+    return [this.athos, this.porthos]
+      .flatMap(({ runDir }) =>
+        readdirSync(runDir)
+          .filter((name) => name.endsWith('.log'))
+          .map((name) => `${name}: ${readFileSync(join(runDir, name), 'utf8')}`),
+      )
+      .join('\n');
+  }
+
+  /** Where QEMUs are: "athos", "porthos", or neither. */
+  async whereItRuns(): Promise<string> {
+    const all = await this.statuses();
+    const hosts = (['athos', 'porthos'] as const).filter((at) => all[at].includes('running'));
+    return hosts.join(' and ') || 'nowhere';
+  }
+
+  /** Nobody works on it any more, and no journal or socket is left. */
+  async assertOver(): Promise<void> {
+    await until('no tiflow', () => this.#tiflows().length === 0);
+    await until('no journal, no socket', () => this.#leftovers().length === 0).catch(() =>
+      assert.deepEqual(this.#leftovers(), []),
+    );
+  }
+
   /** The VM runs at exactly one place, and nothing is left at the other. */
   async assertRunsOnlyOn(where: 'athos' | 'porthos'): Promise<void> {
     const other = where === 'athos' ? this.porthos : this.athos;
@@ -173,10 +211,7 @@ export class TwoHosts {
     }).catch(async (error: Error) => {
       assert.fail(`${error.message}: ${JSON.stringify(await this.statuses())}`);
     });
-    await until('no tiflow', () => this.#tiflows().length === 0);
-    await until('no journal, no socket', () => this.#leftovers().length === 0).catch(() =>
-      assert.deepEqual(this.#leftovers(), []),
-    );
+    await this.assertOver();
     assert.deepEqual(other.daemon.taps, [], 'taps of the other daemon');
     const links = execFileSync('ip', ['-n', other.namespace, '-o', 'link'], { encoding: 'utf8' });
     assert.doesNotMatch(links, /vnet/);
@@ -202,6 +237,8 @@ export class TwoHosts {
   #scripts(): void {
     const there = `nsenter --net=/run/netns/${this.porthos.namespace} --`;
     script(join(this.directory, 'rsh'), `shift; exec ${there} sh -c "$*"`);
+    // With something in between that can be killed: the network.
+    script(join(this.directory, 'rsh-cut'), `shift; cat | ${there} sh -c "$*" | cat`);
     const receive = `${process.execPath} ${MAIN} "$@" --run-dir ${this.porthos.runDir}`;
     script(this.runsOn, `exec ${receive}`);
   }
