@@ -169,7 +169,7 @@ export class VmStage extends Scene<VmLab> {
 
 const figures = (last: MigrationLine | undefined): string =>
   Object.entries(last ?? {})
-    .filter(([name, value]) => typeof value === 'number' && name !== 'version')
+    .filter(([name, value]) => typeof value === 'number' && !['version', 'seen_ms'].includes(name))
     .map(([name, value]) => `${name} ${value}`)
     .join(', ');
 
