@@ -2,6 +2,7 @@
  * marked.
  *
  *   fd ── vnet0 (tap) ── br0 ── n0 ──── n1     fd: what the guest gets   n1: what the network gets
+ *      ── vnet1 (tap) ───┘                        the tap of another VM
  */
 import assert from 'node:assert/strict';
 import { after, describe, test } from 'node:test';
@@ -24,7 +25,16 @@ import {
   SOCK_RAW,
 } from '../../src/libc/socket.js';
 import { type Address, address } from '../../src/wire/address.js';
-import { decodeFrame, type Frame, mac, macBytes, macFromBytes } from '../../src/wire/ethernet.js';
+import {
+  BROADCAST_MAC,
+  decodeFrame,
+  encodeFrame,
+  type Frame,
+  type Mac,
+  mac,
+  macBytes,
+  macFromBytes,
+} from '../../src/wire/ethernet.js';
 import { parsePacketLine } from '../../src/wire/notation.js';
 import { decodePacket, encodePacket } from '../../src/wire/packet.js';
 import { runDirectory } from '../boundary/runtime-directory.js';
@@ -42,17 +52,20 @@ ownNetwork();
 for (const line of [
   'link add br0 type bridge',
   'tuntap add vnet0 mode tap',
+  'tuntap add vnet1 mode tap',
   'link add n0 type veth peer name n1',
   'link set vnet0 master br0',
+  'link set vnet1 master br0',
   'link set n0 master br0',
 ]) {
   run('ip', ...line.split(' '));
 }
-for (const name of ['br0', 'vnet0', 'n0', 'n1']) {
+for (const name of ['br0', 'vnet0', 'vnet1', 'n0', 'n1']) {
   run('ip', 'link', 'set', name, 'addrgenmode', 'none');
   run('ip', 'link', 'set', name, 'up');
 }
 const guest = openTap('/proc/thread-self/ns/net', 'vnet0');
+const other = openTap('/proc/thread-self/ns/net', 'vnet1');
 const tap = indexOf('vnet0');
 const network = openSocket(AF_PACKET, SOCK_RAW, ETH_P_ALL << 8);
 bindSocket(network, packetSockaddr(indexOf('n1'), ETH_P_ALL));
@@ -63,6 +76,7 @@ boundary.writeSettings({
   markVerbatim: marks.verbatim,
 });
 boundary.attach('vnet0', 'tap');
+boundary.attach('vnet1', 'tap');
 const raw = new RawSender(MARK);
 const taps = new TapSender(marks);
 const outlet = new DaemonOutlet({ boundary, raw, taps });
@@ -71,9 +85,11 @@ after(() => {
   raw.close();
   taps.close();
   boundary.detach('vnet0', 'tap');
+  boundary.detach('vnet1', 'tap');
   boundary.close();
   closeFd(network);
   closeFd(guest);
+  closeFd(other);
 });
 
 function indexOf(name: string): number {
@@ -109,9 +125,19 @@ const bench = (reader: (buffer: Uint8Array) => number) => {
     }
     return undefined;
   };
-  return { found };
+  const count = (port: number): number => {
+    found(port);
+    return seen.filter(({ payload }) => sourcePortOf(payload) === port).length;
+  };
+  return { found, count };
 };
+
+function sourcePortOf(payload: Uint8Array): number | undefined {
+  const packet = decodePacket(payload);
+  return 'error' in packet ? undefined : packet.sourcePort;
+}
 const guestSide = bench((buffer) => readFrame(guest, buffer));
+const otherSide = bench((buffer) => readFrame(other, buffer));
 const networkSide = bench((buffer) => receive(network, buffer));
 
 let port = 1000;
@@ -227,6 +253,27 @@ for (const [version, inside, outside, peer] of [
     });
   });
 }
+
+test('a broadcast in the name of a guest reaches all once: the tap of another VM leaves it alone', async () => {
+  placed({ away: true });
+  boundary.setPlace(indexOf('vnet1'), nowhere());
+  assert.ok(OUTSIDE && PEER);
+  const frame = (to: Mac, packet: Uint8Array) =>
+    encodeFrame({ source: GUEST, destination: to, etherType: ETHER[4], payload: packet });
+  taps.toNetwork(tap, frame(BROADCAST_MAC, packetOf(OUTSIDE, PEER)));
+  await arrives(networkSide);
+  await arrives(otherSide);
+  const broadcast = port;
+  // By the time that these have come, any echo has.
+  for (let n = 0; n < 20; n++) {
+    taps.toNetwork(tap, frame(GATEWAY, packetOf(OUTSIDE, PEER)));
+    await arrives(networkSide);
+  }
+  assert.deepEqual(
+    [networkSide, otherSide, guestSide].map((side) => side.count(broadcast)),
+    [1, 1, 0],
+  );
+});
 
 test('a tap that is down, or gone: lost on the way for the guest, told to the agent', () => {
   placed({ away: true });
