@@ -15,7 +15,7 @@ import { makeDirectory } from '../daemon/run-directory.js';
 import { Journals } from '../migrate/journal.js';
 import { isLibvirtDomain } from '../migrate/libvirt.js';
 import { Migration } from '../migrate/migration.js';
-import { recover } from '../migrate/recovery.js';
+import { recover, VmGone } from '../migrate/recovery.js';
 import { runStages, Undecided } from '../migrate/stages.js';
 import type { MigrationRequest } from '../migrate/survey.js';
 import { vmDaemonAt } from '../migrate/vm-daemon.js';
@@ -114,7 +114,7 @@ async function migrateByQmp(
   const outcome = await runStages(chosen, { signal: interrupt, emit });
   const last = finalEvent({ request, outcome, facts: migration.facts, tookMs: printer.tookMs() });
   const isOver =
-    (outcome.result === 'undone' && outcome.notUndone.length === 0) ||
+    (outcome.result === 'undone' && outcome.notUndone.every(({ error }) => isGone(error))) ||
     (outcome.result === 'done' && outcome.unfinished.length === 0);
   await migration.close(isOver);
   dismissGuard?.();
@@ -141,6 +141,11 @@ function requestOf(vm: string, o: MigrateOptions): MigrationRequest {
     bandwidth: o.bandwidth,
     downtimeMs: o.downtimeLimit,
   };
+}
+
+/* A VM that has ended leaves nothing to recover. */
+function isGone(error: Error): boolean {
+  return error instanceof VmGone;
 }
 
 /* The first Ctrl-C takes the migration back; the others are told to wait for that. */
