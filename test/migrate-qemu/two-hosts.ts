@@ -32,6 +32,8 @@ import { type FakeVmDaemon, fakeVmDaemon } from './fake-vm-daemon.js';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const BOUND_MS = 30_000;
+/** Nobody works on it any more. */
+const OVER_MS = 1_000;
 
 export interface Host {
   namespace: string;
@@ -196,8 +198,8 @@ export class TwoHosts {
   /** Nobody works on it any more, and no journal or socket is left. */
   async assertOver(): Promise<void> {
     await until('no tiflow', () => this.#tiflows().length === 0);
-    await until('no journal, no socket', () => this.#leftovers().length === 0).catch(() =>
-      assert.deepEqual(this.#leftovers(), []),
+    await until('no journal, no socket', () => this.#leftovers().length === 0, OVER_MS).catch(() =>
+      assert.deepEqual(this.#leftovers(), [], this.logs()),
     );
   }
 
