@@ -96,9 +96,8 @@ export class TwoHosts {
       ...['-device', 'virtio-blk-pci,drive=disk0', ...extra],
     ];
     const child = this.#in(this.athos, ['qemu-system-x86_64', ...argv], 'inherit');
-    await until('QMP of the VM', () => existsSync(this.qmpPath));
+    await until('QMP of the VM', async () => (await this.statusOf(this.qmpPath)) === 'running');
     this.vm = markOf(child.pid ?? 0);
-    assert.equal(await this.statusOf(this.qmpPath), 'running');
     execFileSync('ip', ['-n', this.athos.namespace, 'link', 'set', 'vnet0', 'master', 'br0', 'up']);
     this.athos.daemon.taps.push('vnet0');
   }
