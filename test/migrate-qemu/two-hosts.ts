@@ -32,6 +32,8 @@ import { type FakeVmDaemon, fakeVmDaemon } from './fake-vm-daemon.js';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const BOUND_MS = 30_000;
+/** Nobody works on it any more. */
+const OVER_MS = 1_000;
 
 export interface Host {
   namespace: string;
@@ -94,9 +96,8 @@ export class TwoHosts {
       ...['-device', 'virtio-blk-pci,drive=disk0', ...extra],
     ];
     const child = this.#in(this.athos, ['qemu-system-x86_64', ...argv], 'inherit');
-    await until('QMP of the VM', () => existsSync(this.qmpPath));
+    await until('QMP of the VM', async () => (await this.statusOf(this.qmpPath)) === 'running');
     this.vm = markOf(child.pid ?? 0);
-    assert.equal(await this.statusOf(this.qmpPath), 'running');
     execFileSync('ip', ['-n', this.athos.namespace, 'link', 'set', 'vnet0', 'master', 'br0', 'up']);
     this.athos.daemon.taps.push('vnet0');
   }
@@ -196,8 +197,8 @@ export class TwoHosts {
   /** Nobody works on it any more, and no journal or socket is left. */
   async assertOver(): Promise<void> {
     await until('no tiflow', () => this.#tiflows().length === 0);
-    await until('no journal, no socket', () => this.#leftovers().length === 0).catch(() =>
-      assert.deepEqual(this.#leftovers(), []),
+    await until('no journal, no socket', () => this.#leftovers().length === 0, OVER_MS).catch(() =>
+      assert.deepEqual(this.#leftovers(), [], this.logs()),
     );
   }
 
