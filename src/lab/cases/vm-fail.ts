@@ -137,15 +137,19 @@ async function suffer(stage: VmStage, at: StageName, failure: Failure): Promise<
   await stage.checkNothingLeft('vm', site ?? from);
 }
 
-/** What failed is told with its stage, unless nobody was left to tell. */
+/**
+ * What failed is told with its stage, unless nobody was left to tell.  A stage that was as good as
+ * over goes to its end: then it is the next one that fails.
+ */
 function checkSaid(stage: VmStage, m: Migration, at: StageName, failure: Failure): void {
   if (m.child.signalCode === 'SIGKILL') return;
-  const failed = m.lines.some((l) => l.event === 'failed' && l.stage === at);
+  const since = STAGES.slice(STAGES.indexOf(at));
+  const failed = m.lines.find((l) => l.event === 'failed' && since.some((s) => s === l.stage));
   const last = m.lines.at(-1);
-  const told = last?.event === 'failed' && JSON.stringify(last).includes(at);
+  const told = last?.event === 'failed' && last.stage === failed?.stage && Boolean(last.message);
   const succeeded = last?.event === 'migrated' && !failure.fatal;
   const detail = `${JSON.stringify(last)} ${m.said.trim()}`;
-  stage.check(`${failure.name}: the message says where`, succeeded || (failed && told), detail);
+  stage.check(`${failure.name}: the message says where`, succeeded || told, detail);
 }
 
 /** Kills these processes once there are any; not if the migration is over before. */

@@ -28,6 +28,8 @@ export interface MigrationLine {
   event: 'begin' | 'done' | 'failed' | 'undone' | 'progress' | 'migrated';
   /** absent in the last line */
   stage?: StageName;
+  /** Of what failed. */
+  message?: string;
   at_ms?: number;
   downtime_ms?: number;
   [more: string]: unknown;
