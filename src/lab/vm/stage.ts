@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { namespacePids } from '../namespace.js';
 import { Scene } from '../scene.js';
 import { Session } from '../session.js';
-import { SITES, type Site } from '../topology.js';
+import { ARAMIS, type Family, NETWORKS, SITES, type Site } from '../topology.js';
 import { now, until } from '../wait.js';
 import { Download } from './download.js';
 import { Echo } from './echo.js';
@@ -89,6 +89,24 @@ export class VmStage extends Scene<VmLab> {
     this.check(`${when}: the guest sees the same peers`, same, String(identity));
   }
 
+  /**
+   * What is not TCP works as well, from the guest: ICMP to each address; UDP to aramis, and the ICMP
+   * errors about it that come back from the routers on the way and from there (traceroute).
+   */
+  async checkReach(session: Session, addresses: readonly string[], when: string): Promise<void> {
+    const ping = addresses.map(
+      (a) => `ping -c 1 -W 5 ${a} > /dev/null 2>&1 && echo answer || echo silence ${a};`,
+    );
+    const answers = await session.run(ping.join(' '), 10_000 * (1 + addresses.length));
+    const reached = answers.length > 0 && answers.every((line) => line === 'answer');
+    this.check(`${when}: ICMP to ${addresses.join(', ')}`, reached, answers.join(', '));
+    const target = ARAMIS[this.family];
+    const trace = this.family === 4 ? 'traceroute' : 'traceroute6';
+    const hops = await session.run(`${trace} -n -q 1 -w 3 -m 6 ${target}`, 30_000);
+    const arrived = hops.length > 2 && (hops.at(-1) ?? '').includes(` ${target} `);
+    this.check(`${when}: UDP, and ICMP errors about it`, arrived, hops.slice(1).join('; '));
+  }
+
   /** Ends the programs; checks that each was whole; keeps the silences. */
   async finish(p: Programs): Promise<void> {
     const parts = { download: p.download, 'transfer both ways': p.echo, 'ssh session': p.session };
@@ -166,6 +184,10 @@ export class VmStage extends Scene<VmLab> {
     return files.map((file) => `journal ${file} on ${site}`);
   }
 }
+
+/** The gateway of a site, as its hosts know it. */
+export const gatewayOf = (site: Site, family: Family): string =>
+  family === 4 ? NETWORKS[site].gateway4 : NETWORKS[site].gateway6;
 
 const figures = (last: MigrationLine | undefined): string =>
   Object.entries(last ?? {})
