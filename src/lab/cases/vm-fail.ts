@@ -21,6 +21,8 @@ interface Failure {
   stages: readonly StageName[];
   /** the VM must be where it was, and the migration must say that it failed */
   fatal: boolean;
+  /** nobody is left who could give the outside address back: its lease ends by itself */
+  keepsLease?: boolean;
   args?: (to: Site) => string[];
   strike(stage: VmStage, migration: Migration): void | Promise<void>;
   repair?(stage: VmStage, migration: Migration): void | Promise<void>;
@@ -61,6 +63,7 @@ const FAILURES: readonly Failure[] = [
     name: 'daemon at the destination killed',
     stages: STAGES,
     fatal: false,
+    keepsLease: true,
     strike: ({ lab }, { to }) => lab.killDaemon(to),
     repair: ({ lab }, { to }) => lab.restartDaemon(to),
   },
@@ -134,7 +137,8 @@ async function suffer(stage: VmStage, at: StageName, failure: Failure): Promise<
   const wanted = failure.fatal ? site === from : site !== undefined;
   const states = JSON.stringify(await stage.lab.states('vm'));
   stage.check(`${failure.name}: the VM runs at one place`, wanted, `from ${from}, now ${states}`);
-  await stage.checkNothingLeft('vm', site ?? from);
+  const lease = failure.keepsLease ? 'may-stay' : 'gone';
+  await stage.checkNothingLeft('vm', site ?? from, lease);
 }
 
 /**

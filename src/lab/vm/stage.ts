@@ -147,12 +147,13 @@ export class VmStage extends Scene<VmLab> {
   }
 
   /** Checks that a hypervisor has nothing of a VM that is elsewhere, and no journal of its move. */
-  async checkNothingLeft(vm: VmName, at: Site): Promise<void> {
+  async checkNothingLeft(vm: VmName, at: Site, lease: 'gone' | 'may-stay' = 'gone'): Promise<void> {
     const other = SITES.find((site) => site !== at) ?? at;
     const left = async () => [
       ...this.migrating(),
       ...this.lab.qemus(vm, other).map((pid) => `QEMU ${pid} on ${other}`),
       ...this.#tapsLeft(vm, other),
+      ...(lease === 'gone' ? this.#leaseLeft(vm, other) : []),
       ...SITES.flatMap((site) => this.#journals(site)),
     ];
     const clean = async () => (await left()).length === 0;
@@ -164,13 +165,15 @@ export class VmStage extends Scene<VmLab> {
   #tapsLeft(vm: VmName, site: Site): string[] {
     const links = this.lab.run(site, ['ip', '-o', 'link', 'show', 'type', 'tun']);
     const taps = links.includes(` ${TAPS[vm]}:`) ? [`tap ${TAPS[vm]} on ${site}`] : [];
-    const leases = readFileSync(`${this.lab.directory}/${site}/leases`, 'utf8');
-    const leased = this.lab.vmAddress(4, vm, site);
-    const wanted = this.lab.home(vm) === site;
-    const lease = !wanted && leases.includes(MACS[vm]) ? [`lease ${leased} at ${site}`] : [];
     const known = this.lab.daemonPid(site) === undefined ? [] : this.#knownTaps(site);
     const protectedTaps = known.includes(MACS[vm]) ? [`boundary of ${vm} on ${site}`] : [];
-    return [...taps, ...lease, ...protectedTaps];
+    return [...taps, ...protectedTaps];
+  }
+
+  #leaseLeft(vm: VmName, site: Site): string[] {
+    const leases = readFileSync(`${this.lab.directory}/${site}/leases`, 'utf8');
+    if (this.lab.home(vm) === site || !leases.includes(MACS[vm])) return [];
+    return [`lease ${this.lab.vmAddress(4, vm, site)} at ${site}`];
   }
 
   #knownTaps(site: Site): string[] {
