@@ -9,7 +9,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { HALF_SIZE, reasonName } from '../../src/boundary/abi.gen.js';
-import { Boundary, type BoundaryEvent } from '../../src/boundary/boundary.js';
+import { Boundary, type BoundaryEvent, type Placement } from '../../src/boundary/boundary.js';
 import { pinDirectory } from '../../src/boundary/bpffs.js';
 import { objectGet } from '../../src/boundary/libbpf.js';
 import { BpfMap } from '../../src/boundary/map.js';
@@ -100,6 +100,10 @@ export class DataPlane {
   #halves: BpfMap;
   #halvesDrawn = 0;
   #counters: Map<number, bigint>;
+  /** Where the packets meet it from now on. */
+  placement: Placement = 'host';
+  /** The interface by which what goes out has come in, if it is forwarded. */
+  from = 0;
 
   constructor(limits: { flows?: number; halfOpen?: number } = {}) {
     this.#runDir = mkdtempSync(join(tmpdir(), `tiflow-test-${process.pid}-`));
@@ -146,7 +150,9 @@ export class DataPlane {
   /** Runs a frame through one of the programs. */
   run(direction: Direction, frame: Uint8Array, o: TestOptions = {}): Outcome {
     const program = direction === 'out' ? 'egress' : 'ingress';
-    const { verdict, packet, mark } = this.boundary.testRun(program, frame, o);
+    const options = direction === 'out' ? { from: this.from, ...o } : o;
+    const run = this.boundary.testRun(program, frame, options, this.placement);
+    const { verdict, packet, mark } = run;
     const now = this.boundary.counters();
     const counted = [...now]
       .filter(([reason, count]) => count !== this.#counters.get(reason))

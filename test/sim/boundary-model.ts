@@ -309,6 +309,7 @@ export const openedFlow = (o: {
   epoch: o.epoch ?? 0,
   moves: 0,
   nextHop: new Uint8Array(6),
+  outside: 0,
   movedAt: 0n,
   gap: 0n,
   gapSince: 0n,
