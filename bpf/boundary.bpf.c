@@ -115,12 +115,6 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 	return redirect ? bpf_redirect_neigh(skb->ifindex, 0, 0, 0) : PASS;
 }
 
-/* For an address of our own that is gone; another host's is routed to it, or known to the NAT. */
-static __always_inline __u32 mark_retained(const struct settings *s, const struct flow *f)
-{
-	return f->flags & FLOW_FORWARDED ? 0 : s->mark;
-}
-
 static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet *p,
 				     const struct tuple *kernel, const struct options *o)
 {
@@ -147,7 +141,7 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 	if (failed)
 		return drop(failed);
 	if (!address_equal(&kernel->local, &p->tuple.local))
-		skb->mark |= mark_retained(s, f);
+		skb->mark |= s->mark;
 	if (p->flags & TCP_RST)
 		return rst_in(skb, p, f, kernel, in_seq);
 	flow_track_in(f, p, in_seq, in_ack, kernel);
@@ -363,8 +357,8 @@ static __always_inline int icmp_any(struct __sk_buff *skb, const struct packet *
 			return drop(DROP_REWRITE);
 		if (!tuple_equal(&m->wire, &q.tuple))
 			return drop(DROP_OLD_PATH);
-		skb->mark |= mark_retained(s, f);
 		failed = rewrite_icmp(skb, p, &q, &kernel, -m->snd_delta, sent);
+		skb->mark |= s->mark;
 	}
 	if (failed)
 		return drop(failed);

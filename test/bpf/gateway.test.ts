@@ -13,7 +13,6 @@ import {
   FAMILIES,
   type Family,
   freshTuple,
-  moveFlow,
   openFlow,
   PEER_OPEN,
   SYN_ACK_OPTIONS,
@@ -71,14 +70,6 @@ both('the gateway itself opens and is called: its own flows', (f) => {
     plane.expect(each, 'out', 'A 1:1(0) ack 1 win 512', 'same');
     assert.equal(isForwarded(each), false);
   }
-});
-
-both('what has moved for a host behind it carries no mark, what is its own does', (f) => {
-  const theirs = moveFlow(plane, f, { responder: true });
-  assert.equal(theirs.in('PA 5001:5011(10) ack 1001 win 9', 'PA 1:11(10) ack 1 win 9').mark, 0);
-  plane.from = 0;
-  const own = moveFlow(plane, f, { responder: true });
-  assert.equal(own.in('PA 5001:5011(10) ack 1001 win 9', 'PA 1:11(10) ack 1 win 9').mark, 0x7469);
 });
 
 both('a host that does it itself: its set-up passes untouched, both ways', (f) => {

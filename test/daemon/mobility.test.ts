@@ -49,6 +49,7 @@ function machine() {
     detours: { update: nothing, ended: nothing, dependOnRoutes: false },
     routes: { to: nothing, changed: nothing, differ: () => false },
     settling: { isSettling: () => false },
+    uplinks: { around: (_: unknown, __: unknown, s: unknown) => s, update: nothing },
     giveUpMs: 60_000,
     emit: nothing,
   };
