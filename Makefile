@@ -16,7 +16,7 @@ BPF_OBJECT := bpf/boundary.bpf.o
 BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Ibpf -I/usr/include/$(shell uname -m)-linux-gnu
 TESTS = find $(OUT)/test -name '*.test.js'
 # Folders whose tests need root, network namespaces or BPF; all others run in `make check`.
-ROOT_FOLDERS := boundary bpf kernel libc link lab net
+ROOT_FOLDERS := boundary bpf guest-net kernel libc libvirt link lab migrate-qemu net vm
 NEEDS_ROOT := $(foreach folder,$(ROOT_FOLDERS),-path '$(OUT)/test/$(folder)/*' -o) -false
 NEWER = $(shell find src test bench -name '*.ts' 2>/dev/null)
 
@@ -32,6 +32,10 @@ build: packages $(MODULES) $(BPF_OBJECT) $(OUT)/.built tiflow ## everything; lea
 .PHONY: demo
 demo: build root ## an ssh session and a transfer go on while their server moves
 	./tiflow lab run paper --show
+
+.PHONY: demo-vm
+demo-vm: build root ## a real guest goes to a hypervisor in another subnet, its connections with it
+	./tiflow lab run vm-live-hypervisor --show
 
 ##: before a commit
 .PHONY: check

@@ -23,14 +23,18 @@ static __always_inline __be16 checksum_fold(__u32 sum)
 	return ~sum;
 }
 
+/* UDP: a checksum of zero stands for none, and stays (RFC 768; IPv6: RFC 6935); what comes out as
+ * zero is written as 0xffff.
+ */
 static __always_inline int checksum_replace_addresses(struct __sk_buff *skb,
 						      const struct packet *p, __u32 at, __s64 sum)
 {
-	if (!p->ipv6)
-		return bpf_l4_csum_replace(skb, at, 0, sum, BPF_F_PSEUDO_HDR);
-	if (!bpf_l4_csum_replace(skb, at, 0, sum, BPF_F_PSEUDO_HDR | BPF_F_IPV6))
+	__u64 flags = BPF_F_PSEUDO_HDR |
+		      (p->transport == IPPROTO_UDP ? BPF_F_MARK_MANGLED_0 : 0);
+
+	if (p->ipv6 && !bpf_l4_csum_replace(skb, at, 0, sum, flags | BPF_F_IPV6))
 		return 0;
-	return bpf_l4_csum_replace(skb, at, 0, sum, BPF_F_PSEUDO_HDR);
+	return bpf_l4_csum_replace(skb, at, 0, sum, flags);
 }
 
 #endif

@@ -140,7 +140,8 @@ static __noinline int arp_from_network(struct __sk_buff *skb, const struct place
 	if (!arp_load(skb, &a))
 		return PASS;
 	__builtin_memcpy(mac, place->guest_mac, sizeof(mac));
-	if (place->flags & PLACE_ANSWER && a.operation == bpf_htons(ARP_REQUEST) &&
+	if (place->flags & PLACE_ANSWER && place_has(place, false) &&
+	    a.operation == bpf_htons(ARP_REQUEST) &&
 	    arp_ip4(a.target) == address_ip4(&place->outside4) &&
 	    arp_ip4(a.sender) != address_ip4(&place->outside4))
 		return arp_answer(skb, &a, mac, IN);
@@ -152,83 +153,107 @@ static __noinline int arp_from_network(struct __sk_buff *skb, const struct place
 	return drop(DROP_FOREIGN);
 }
 
-/* Changes the solicitation at p->l4 into its advertisement; RFC 4861, section 7.2.4.  One without
- * the asker's hardware address is answered without ours, which it has then.
+/* Whoever asks from :: is about to take the address (RFC 4862, section 5.4): all are told, as RFC
+ * 4861, section 7.2.4 has it.  The frame is turned already.
  */
-static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet *p, const __u8 *mac,
-				     __be32 flags, enum direction arrived)
+static __always_inline int nd_turn_to_all(struct __sk_buff *skb)
 {
-	__u32 length = p->length >= sizeof(struct nd) ? sizeof(struct nd) : sizeof(struct nd) - 8;
+	const __u8 all_nodes[ETH_ALEN] = { 0x33, 0x33, 0, 0, 0, 1 }; /* RFC 2464, section 7 */
+
+	return bpf_skb_store_bytes(skb, 0, all_nodes, sizeof(all_nodes), 0);
+}
+
+/* Changes the solicitation at p->l4 into its advertisement; RFC 4861, section 7.2.4.  One without
+ * the asker's hardware address is answered without ours: it has that then, or only wants to know
+ * whether there is one.
+ */
+static __always_inline int nd_answer(struct __sk_buff *skb, const struct packet *p, struct nd *nd,
+				     const __u8 *mac, __be32 flags, enum direction arrived)
+{
+	__u32 length = p->length >= sizeof(*nd) ? sizeof(*nd) : sizeof(*nd) - 8;
 	struct { struct address source, target; } ends;
 	struct { __be32 length; __be32 next; } tail = {
 		bpf_htonl(length), bpf_htonl(IPPROTO_ICMPV6),
 	};
-	struct nd nd = {};
+	bool to_all;
 	__s64 sum;
 
 	if (!mac_is_known(mac))
 		return drop(DROP_NO_NEXT_HOP);
-	if (p->length != length ||
-	    bpf_skb_load_bytes(skb, p->l4, &nd, sizeof(nd) - 8))
+	if (p->length != length)
 		return drop(DROP_FOREIGN);
-	nd.type = ND_ADVERTISEMENT;
-	nd.checksum = 0;
-	nd.flags = flags;
-	if (length == sizeof(nd)) {
-		nd.option = ND_TARGET_LINK_LAYER;
-		nd.option_length = 1;
-		__builtin_memcpy(nd.mac, mac, ETH_ALEN);
+	nd->type = ND_ADVERTISEMENT;
+	nd->checksum = 0;
+	nd->flags = flags;
+	if (length == sizeof(*nd)) {
+		nd->option = ND_TARGET_LINK_LAYER;
+		nd->option_length = 1;
+		__builtin_memcpy(nd->mac, mac, ETH_ALEN);
 	}
-	ends.source = nd.target;
+	ends.source = nd->target;
 	ends.target = arrived == OUT ? p->tuple.local : p->tuple.remote;
+	to_all = !address_prefix(&ends.target);
+	if (to_all) {
+		ends.target = (struct address){ .byte = { 0xff, 2, [15] = 1 } };
+		nd->flags &= ~bpf_htonl(ND_SOLICITED);
+	}
 	sum = bpf_csum_diff(0, 0, (__be32 *)&ends, sizeof(ends), 0);
 	sum = bpf_csum_diff(0, 0, (__be32 *)&tail, sizeof(tail), sum);
-	sum = bpf_csum_diff(0, 0, (__be32 *)&nd, sizeof(nd), sum);
-	nd.checksum = checksum_fold(sum);
+	sum = bpf_csum_diff(0, 0, (__be32 *)nd, sizeof(*nd), sum);
+	nd->checksum = checksum_fold(sum);
 	if (bpf_skb_store_bytes(skb, p->l3 + 8, &ends, sizeof(ends), 0) ||
-	    bpf_skb_store_bytes(skb, p->l4, &nd, sizeof(nd) - 8, 0) ||
-	    (length == sizeof(nd) &&
-	     bpf_skb_store_bytes(skb, p->l4 + sizeof(nd) - 8, &nd.option, 8, 0)) ||
-	    frame_turn(skb, mac))
+	    bpf_skb_store_bytes(skb, p->l4, nd, sizeof(*nd) - 8, 0) ||
+	    (length == sizeof(*nd) &&
+	     bpf_skb_store_bytes(skb, p->l4 + sizeof(*nd) - 8, &nd->option, 8, 0)) ||
+	    frame_turn(skb, mac) || (to_all && nd_turn_to_all(skb)))
 		return drop(DROP_REWRITE);
 	return send_back(skb, arrived);
 }
 
-static __always_inline bool nd_load(struct __sk_buff *skb, const struct packet *p, __u8 *type,
-				    struct address *target)
+/* Up to the target, which is :: where there is none. */
+static __always_inline bool nd_load(struct __sk_buff *skb, const struct packet *p, struct nd *nd)
 {
-	__builtin_memset(target, 0, sizeof(*target));
-	if (p->transport != IPPROTO_ICMPV6 || bpf_skb_load_bytes(skb, p->l4, type, 1))
+	__builtin_memset(nd, 0, sizeof(*nd));
+	if (p->transport != IPPROTO_ICMPV6)
 		return false;
-	if (*type < ND_ROUTER_SOLICITATION || *type > ND_REDIRECT)
-		return false;
-	bpf_skb_load_bytes(skb, p->l4 + 8, target, sizeof(*target));
-	return true;
+	if (p->length < sizeof(*nd) - 8 || bpf_skb_load_bytes(skb, p->l4, nd, sizeof(*nd) - 8))
+		bpf_skb_load_bytes(skb, p->l4, &nd->type, 1);
+	return nd->type >= ND_ROUTER_SOLICITATION && nd->type <= ND_REDIRECT;
+}
+
+/* RFC 4861, sections 6.1 and 7.1: what a router may have forwarded nobody heeds; nor what comes in
+ * fragments (RFC 6980, section 5).
+ */
+static __always_inline bool nd_is_of_link(struct __sk_buff *skb, const struct packet *p)
+{
+	__u8 hop_limit;
+
+	return !p->fragment &&
+	       !bpf_skb_load_bytes(skb, p->l3 + offsetof(struct ipv6hdr, hop_limit), &hop_limit, 1) &&
+	       hop_limit == ND_HOP_LIMIT;
 }
 
 /* PASS: not neighbour discovery, or of the link only, where addresses are not translated. */
 static __noinline int nd_from_guest(struct __sk_buff *skb, const struct packet *p,
 					 const struct place *place)
 {
-	__u8 mac[ETH_ALEN], type;
-	struct address target;
+	struct nd nd;
 	bool router;
 
-	if (!nd_load(skb, p, &type, &target))
+	if (!nd_load(skb, p, &nd))
 		return PASS;
-	router = address_equal(&target, &place->router6);
-	if (type == ND_ROUTER_SOLICITATION)
+	if (!nd_is_of_link(skb, p))
+		return drop(DROP_FOREIGN);
+	router = address_equal(&nd.target, &place->router6);
+	if ((nd.type == ND_SOLICITATION || nd.type == ND_ADVERTISEMENT) &&
+	    address_is_link_local(&nd.target) && !router)
+		return PASS;
+	if (nd.type == ND_ROUTER_SOLICITATION)
 		event_guest(skb, ETH_P_IPV6, true);
-	else if (type == ND_ADVERTISEMENT && address_is_link_local(&target))
-		return PASS;
-	else if (type == ND_SOLICITATION && address_prefix(&p->tuple.local)) {
-		if (address_is_link_local(&target) && !router)
-			return PASS;
-		__builtin_memcpy(mac, place->gateway6_mac, sizeof(mac));
-		return nd_answer(skb, p, mac,
+	if (nd.type == ND_SOLICITATION && address_prefix(&p->tuple.local))
+		return nd_answer(skb, p, &nd, place->gateway6_mac,
 				 bpf_htonl(ND_SOLICITED | ND_OVERRIDE | (router ? ND_ROUTER : 0)),
 				 OUT);
-	}
 	return drop(DROP_FOREIGN);
 }
 
@@ -245,23 +270,23 @@ static __always_inline bool icmp4_is_redirect(struct __sk_buff *skb, const struc
 static __noinline int nd_from_network(struct __sk_buff *skb, const struct packet *p,
 					   const struct place *place)
 {
-	__u8 mac[ETH_ALEN], type;
-	struct address target;
+	struct nd nd;
 
-	if (!nd_load(skb, p, &type, &target))
+	if (!nd_load(skb, p, &nd))
 		return PASS;
-	if (place->flags & PLACE_ANSWER && type == ND_SOLICITATION &&
-	    address_prefix(&p->tuple.remote) && place_owns6(place, &target)) {
-		__builtin_memcpy(mac, place->guest_mac, sizeof(mac));
-		return nd_answer(skb, p, mac, bpf_htonl(ND_SOLICITED | ND_OVERRIDE), IN);
-	}
-	if (type == ND_ROUTER_ADVERTISEMENT || (type == ND_ADVERTISEMENT && place_is_away(place)))
+	if (!nd_is_of_link(skb, p))
+		return place_is_away(place) ? drop(DROP_FOREIGN) : PASS;
+	if (place->flags & PLACE_ANSWER && nd.type == ND_SOLICITATION &&
+	    place_owns6(place, &nd.target))
+		return nd_answer(skb, p, &nd, place->guest_mac,
+				 bpf_htonl(ND_SOLICITED | ND_OVERRIDE), IN);
+	if (nd.type == ND_ROUTER_ADVERTISEMENT || (nd.type == ND_ADVERTISEMENT && place_is_away(place)))
 		event_guest(skb, ETH_P_IPV6, false);
 	if (!place_is_away(place))
 		return PASS;
 	/* The guest's own questions about the link are answered by the link. */
-	if ((type == ND_SOLICITATION && address_is_link_local(&target)) ||
-	    (type == ND_ADVERTISEMENT && address_is_link_local(&p->tuple.local)))
+	if ((nd.type == ND_SOLICITATION && address_is_link_local(&nd.target)) ||
+	    (nd.type == ND_ADVERTISEMENT && address_is_link_local(&p->tuple.local)))
 		return PASS;
 	return drop(DROP_FOREIGN);
 }

@@ -143,9 +143,9 @@ struct extension {
 };
 
 /* RFC 8200.  Returns the transport protocol and moves *l4 behind the extension headers; 0 where
- * there is none, or where the packet is a later fragment.
+ * the packet is a later fragment; negative: they are too many, or cut off.
  */
-static __always_inline __u8 packet_extensions(struct __sk_buff *skb, __u8 next, __u32 *l4,
+static __always_inline int packet_extensions(struct __sk_buff *skb, __u8 next, __u32 *l4,
 					      __u8 *fragment)
 {
 	struct extension e;
@@ -159,7 +159,7 @@ static __always_inline __u8 packet_extensions(struct __sk_buff *skb, __u8 next, 
 		    next != IPPROTO_DSTOPTS && next != IPPROTO_FRAGMENT)
 			return next;
 		if (i == EXTENSION_HEADERS_MAX || bpf_skb_load_bytes(skb, *l4, &e, sizeof(e)))
-			return 0;
+			return -1;
 		if (next == IPPROTO_FRAGMENT) {
 			if (e.fragment & bpf_htons(IP6_FRAGMENT_OFFSET))
 				return 0;
@@ -170,7 +170,7 @@ static __always_inline __u8 packet_extensions(struct __sk_buff *skb, __u8 next, 
 		}
 		next = e.next;
 	}
-	return 0;
+	return -1;
 }
 
 static __always_inline int packet_parse6(struct __sk_buff *skb, struct packet *p,
@@ -178,7 +178,7 @@ static __always_inline int packet_parse6(struct __sk_buff *skb, struct packet *p
 {
 	struct ipv6hdr ip;
 	__u32 total;
-	__u8 next;
+	int next;
 
 	if (bpf_skb_load_bytes(skb, p->l3, &ip, sizeof(ip)) || ip.version != 6)
 		return -1;
@@ -186,7 +186,7 @@ static __always_inline int packet_parse6(struct __sk_buff *skb, struct packet *p
 	total = total ? total + sizeof(ip) : skb->len - p->l3;
 	p->l4 = p->l3 + sizeof(ip);
 	next = packet_extensions(skb, ip.nexthdr, &p->l4, &p->fragment);
-	if (total > skb->len - p->l3 || total < p->l4 - p->l3)
+	if (next < 0 || total > skb->len - p->l3 || total < p->l4 - p->l3)
 		return -1;
 	p->ipv6 = 1;
 	p->length = total - (p->l4 - p->l3);

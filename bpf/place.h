@@ -13,6 +13,7 @@
 #include "maps.h"
 #include "rewrite.h"
 
+#define TCP_CHECK 16
 #define UDP_CHECK 6
 #define ICMP6_CHECK 2
 
@@ -62,16 +63,24 @@ static __always_inline bool place_is_outside(const struct place *place, const st
 	return place_names(&place->outside4, &place->outside6, a, ipv6);
 }
 
-/* Where the checksum over the pseudo-header is, 0: there is none, or it is in another fragment. */
-static __always_inline __u32 place_checksum_at(const struct packet *p)
+/* Whether there is a name for the guest at this place, in this family. */
+static __always_inline bool place_has(const struct place *place, bool ipv6)
+{
+	return ipv6 ? !!address_prefix(&place->outside6) : !!address_ip4(&place->outside4);
+}
+
+/* Where in the transport header the checksum over the pseudo-header is; 0: there is none, or it is
+ * in another fragment.
+ */
+static __always_inline __u32 place_checksum_of(const struct packet *p)
 {
 	switch (p->transport) {
 	case IPPROTO_TCP:
-		return p->l4 + 16;
+		return TCP_CHECK;
 	case IPPROTO_UDP:
-		return p->l4 + UDP_CHECK;
+		return UDP_CHECK;
 	case IPPROTO_ICMPV6:
-		return p->l4 + ICMP6_CHECK;
+		return ICMP6_CHECK;
 	}
 	return 0;
 }
@@ -131,9 +140,11 @@ static __always_inline int place_rewrite_quoted(struct __sk_buff *skb, const str
 
 	if (bpf_skb_load_bytes(skb, p->l4, &type, 1) || !icmp_is_error(type, p->ipv6))
 		return 0;
+	if (p->length < ICMP_HEADER + (p->ipv6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr)))
+		return 0; /* too short to quote anything */
 	if (p->ipv6 ? bpf_skb_load_bytes(skb, at, &a, 16)
 		    : bpf_skb_load_bytes(skb, at, &a.byte[12], 4))
-		return 0; /* too short to quote anything */
+		return DROP_REWRITE;
 	if (direction == OUT ? !place_is_inside(place, &a, p->ipv6)
 			     : !place_is_outside(place, &a, p->ipv6))
 		return 0;
@@ -146,32 +157,23 @@ static __always_inline int place_rewrite_quoted(struct __sk_buff *skb, const str
 	return 0;
 }
 
-/* RFC 768: a UDP checksum of zero stands for none, and stays. */
-static __always_inline int place_mend_checksum(struct __sk_buff *skb, const struct packet *p,
-					       __s64 sum)
-{
-	__u32 at = place_checksum_at(p);
-
-	if (!at)
-		return 0;
-	if (p->transport == IPPROTO_UDP && !p->ipv6)
-		return bpf_l4_csum_replace(skb, at, 0, sum, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
-	return checksum_replace_addresses(skb, p, at, sum);
-}
-
 /* Between inside and outside.  Returns 0 or a drop reason. */
 static __noinline int place_rewrite(struct __sk_buff *skb, const struct packet *p,
 					 const struct place *place, enum direction direction)
 {
 	bool icmp = p->transport == (p->ipv6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP);
+	__u32 check = place_checksum_of(p);
 	struct place_change c;
 	__s64 sum;
 
+	/* A fragment so small that its checksum is in the next one (RFC 1858), or a header that lies. */
+	if (check && check + 2 > p->length)
+		return DROP_MALFORMED;
 	if (icmp && place_rewrite_quoted(skb, p, place, direction))
 		return DROP_REWRITE;
 	place_change_of(&c, place, p->ipv6, direction);
 	sum = place_store(skb, p->ipv6, p->l3, direction == OUT, &c);
-	if (sum < 0 || place_mend_checksum(skb, p, sum))
+	if (sum < 0 || (check && checksum_replace_addresses(skb, p, p->l4 + check, sum)))
 		return DROP_REWRITE;
 	return 0;
 }
@@ -214,6 +216,8 @@ static __always_inline void place_learn6(struct place *place, const struct addre
 	__u32 i;
 
 	if (address_is_link_local(a) || a->byte[0] == 0xff || !address_prefix(a))
+		return;
+	if (address_prefix(&place->inside6) && !place_is_inside(place, a, true))
 		return;
 	for (i = 0; i < GUEST_ADDRESSES; i++)
 		if (address_equal(&place->own6[i], a))

@@ -251,6 +251,7 @@ static __always_inline int quoted_parse(struct __sk_buff *skb, const struct pack
 	if (bpf_skb_load_bytes(skb, p->l4, &type, 1) || !icmp_is_error(type, p->ipv6))
 		return -1;
 	q->l3 = p->l4 + ICMP_HEADER;
+	q->tuple.tap = p->tuple.tap;
 	if (quoted_parse_ip(skb, p->ipv6, q, sent) ||
 	    bpf_skb_load_bytes(skb, q->l4, &front, sizeof(front)))
 		return -1;

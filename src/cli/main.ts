@@ -15,7 +15,9 @@ import { addDoctor } from './doctor.js';
 import { addDown } from './down.js';
 import { EXIT, explainError } from './exit.js';
 import { addFlows } from './flows.js';
+import { addMigrate } from './migrate.js';
 import { addMonitor } from './monitor.js';
+import { addReceive } from './receive.js';
 import { addStatus } from './status.js';
 import { addUp } from './up.js';
 
@@ -33,6 +35,8 @@ function buildProgram(): Command {
   addMonitor(program);
   addDoctor(program);
   addDaemon(program);
+  addMigrate(program);
+  addReceive(program);
   addLabCommands(program);
   return program;
 }

@@ -138,7 +138,9 @@ async function settle(
     return await vm.settle(parseGuestState(o.guest), o.request);
   } catch (error) {
     if (error instanceof TypeError) throw new RequestError(400, 'bad-body', error.message);
-    if (error instanceof PlaceError) throw new RequestError(409, error.code, error.message);
+    if (error instanceof PlaceError) {
+      throw new RequestError(error.code === 'bad-request' ? 400 : 409, error.code, error.message);
+    }
     throw error;
   }
 }
@@ -182,8 +184,9 @@ const SHAPES = {
     max: GUEST_BYTES_MAX,
   }),
   import: shape({
-    schema: z.strictObject({ flows: z.base64(), outside: z.array(canonicalAddress).max(8) }),
-    like: '{"flows":"…","outside":["192.0.2.10"]}',
+    // As it was answered; who the guest is has been told with its place.
+    schema: z.object({ flows: z.base64(), outside: z.array(canonicalAddress).max(8) }),
+    like: '{"guest":{…},"outside":["192.0.2.10"],"flows":"…"}',
     with: 'what POST …/export has answered',
     max: FLOWS_BYTES_MAX,
   }),

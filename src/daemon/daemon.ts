@@ -21,7 +21,7 @@ import { tcpSockets } from '../link/sockets.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
-import type { Address } from '../wire/address.js';
+import { type Address, address, family } from '../wire/address.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
@@ -70,6 +70,9 @@ const PLAIN_PEER_TTL_S = 3600;
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
+
+/* RFC 7535: anycast, and nobody's own network, so what leads there is the default route. */
+const ELSEWHERE = address('192.31.196.1');
 
 const CLOCK: Clock = {
   now: monotonicMs,
@@ -168,7 +171,12 @@ class Daemon implements DaemonControl {
       readEvents: () => this.#readEvents(),
       forgotten: (kernel) => this.#forgotten(kernel),
     });
-    this.#vmFlows = new VmFlows({ ...shared, agent: this.#agent, outlet: this.#outlet });
+    this.#vmFlows = new VmFlows({
+      ...shared,
+      agent: this.#agent,
+      outlet: this.#outlet,
+      clock: CLOCK,
+    });
     this.#vms = this.#newVms();
   }
 
@@ -339,9 +347,19 @@ class Daemon implements DaemonControl {
       ...{ outlet: this.#outlet, agent: this.#agent, flows: this.#vmFlows, clock: CLOCK },
       random32: () => randomBytes(4).readUInt32BE(),
       mtuOf: (name) => this.#monitor.links().find((link) => link.name === name)?.mtu ?? MTU_LEAST,
+      gateways4: () => this.#gateways4(),
       emit: (event) => this.#emit(event),
       moved: (vm, from, to) => hook.moved(addressMove(vm, from, to)),
     });
+  }
+
+  /* The router of this machine, or this machine, if it is one. */
+  #gateways4(): Address[] {
+    const way = this.#routes.to(ELSEWHERE);
+    const own = this.#monitor
+      .addresses()
+      .flatMap((a) => (family(a.address) === 4 ? a.address : []));
+    return [...(way?.gateway ? [way.gateway] : []), ...own];
   }
 
   #forgotten(kernel: Tuple): void {

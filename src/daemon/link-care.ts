@@ -40,6 +40,7 @@ export class LinkCare {
   #memory: LinkMemory;
   #announcer: Announcer;
   #resume: ResumeWatch;
+  #renewals = new Map<string, 'running' | 'again'>();
 
   constructor(o: LinkCareOptions) {
     this.#o = o;
@@ -52,7 +53,9 @@ export class LinkCare {
   /** To be called with each change that the monitor sees; only links with a boundary matter. */
   changed(change: LinkChange): void {
     if (change.type === 'address-added') this.#addressAdded(change.interface, change.address);
-    if (change.type === 'carrier') this.#carrierChanged(change.interface, change.up);
+    if (change.type !== 'carrier') return;
+    this.#resume.noticed(change.interface);
+    this.#carrierChanged(change.interface, change.up);
   }
 
   /** A boundary has come to a link. */
@@ -116,17 +119,27 @@ export class LinkCare {
     this.#renew(name);
   }
 
+  /* One at a time: a client that is told twice at once may be started twice. */
   #renew(name: string): void {
-    renewAddresses(name, { renew: this.#o.renew }).then(
-      (renewed) => {
-        if (renewed === undefined) this.#o.settling.end(name, 4);
-        else this.#o.emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
-      },
-      (error: unknown) => {
-        this.#o.log.warn({ err: error, interface: name }, 'renewal failed');
-        this.#o.settling.end(name, 4);
-      },
-    );
+    const renewing = this.#renewals.has(name);
+    this.#renewals.set(name, renewing ? 'again' : 'running');
+    if (renewing) return;
+    renewAddresses(name, { renew: this.#o.renew })
+      .then(
+        (renewed) => {
+          if (renewed === undefined) this.#o.settling.end(name, 4);
+          else this.#o.emit({ event: 'dhcp-renewed', interface: name, client: renewed.client });
+        },
+        (error: unknown) => {
+          this.#o.log.warn({ err: error, interface: name }, 'renewal failed');
+          this.#o.settling.end(name, 4);
+        },
+      )
+      .finally(() => {
+        const again = this.#renewals.get(name) === 'again';
+        this.#renewals.delete(name);
+        if (again) this.#renew(name);
+      });
   }
 
   #linkCounts(): LinkCounts {

@@ -44,10 +44,11 @@ export function farewell(segment: Uint8Array, former: Address | undefined): Fare
     return undefined;
   }
   const end = seqAdd(packet.seq, packet.payload.length);
-  // The peer may have what the guest sends again, or not.
-  const nexts = end === packet.seq ? [packet.seq] : [packet.seq, end];
+  // The peer may have what the guest sends again, or not; of a FIN all or all but that.
+  const fin = packet.flags.includes('F') ? [seqAdd(end, 1)] : [];
+  const nexts = [...new Set([packet.seq, end, ...fin])];
   return {
-    toGuest: encodePacket({ ...reset(turned(packet), packet.ack) }),
+    toGuest: encodePacket(reset(turned(packet), packet.ack)),
     toPeer:
       former === undefined
         ? []

@@ -59,6 +59,8 @@ export interface VmOptions {
   clock: Clock;
   random32: () => number;
   mtu: () => number;
+  /** Where an address that an operator gives may lead from here. */
+  gateways4: () => Address[];
   emit: Emit;
   /** The VM is called otherwise from now on: addresses that were, addresses that are. */
   moved: (vm: Vm, from: Address[], to: Address[]) => void;
@@ -179,7 +181,7 @@ export class Vm {
     const care = this.#careOf();
     care?.restore(guest);
     this.#request = request;
-    const outside = await care?.settle(request);
+    const outside = await care?.settle(request, { gateways4: this.#o.gateways4() });
     if (outside === undefined)
       throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
     this.#be(outside);
@@ -317,7 +319,11 @@ export class Vm {
 
   async #settleAgain(): Promise<void> {
     try {
-      const outside = await this.#care?.settle(this.#request);
+      const { outside4 } = this.#o.boundary.place(this.tap) ?? nowhere();
+      const outside = await this.#care?.settle(this.#request, {
+        gateways4: this.#o.gateways4(),
+        ...(outside4 !== '::' && { wish4: outside4 }),
+      });
       if (outside !== undefined) this.#be(outside);
     } catch (error) {
       this.#o.emit({ event: 'vm-lease-lost', interface: this.name, reason: String(error) });
@@ -334,6 +340,7 @@ export class Vm {
         toNetwork: (frame) => trySend(() => sender.toNetwork(this.tap, frame)),
       },
       ...{ clock, mac, random: random32, standIn: macFromBytes(DAEMON_MAC) },
+      onState: () => this.#save(),
       onOutside: (outside) => {
         const before = this.outside();
         this.#be(outside);

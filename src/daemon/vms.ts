@@ -15,10 +15,16 @@ export type VmsOptions = Omit<VmOptions, 'name' | 'tap' | 'mtu'> & {
   mtuOf: (name: string) => number;
 };
 
+/* A hook that runs over ssh takes its time. */
+const KEPT_MS = 60_000;
+
 export class Vms {
   readonly #o: VmsOptions;
   readonly #byName = new Map<string, Vm>();
   readonly #byTap = new Map<number, Vm>();
+
+  /** VMs whose tap is gone, and when they are forgotten. */
+  readonly #gone = new Map<Vm, NodeJS.Timeout>();
 
   /** Finds the VMs of a former daemon again. */
   constructor(o: VmsOptions) {
@@ -49,7 +55,8 @@ export class Vms {
   /** Puts the boundary on a tap.  `guestMac`: if it is known already.  No-op if it is there. */
   attach(name: string, guestMac?: string): Vm {
     const known = this.#byName.get(name);
-    if (known !== undefined) return known;
+    if (known !== undefined && known.tap === interfaceIndex(name)) return known;
+    if (known !== undefined) void this.#forget(known);
     const parsed = guestMac === undefined ? undefined : mac(guestMac);
     this.#o.boundary.attach(name, 'tap');
     const tap = interfaceIndex(name) ?? 0;
@@ -61,8 +68,7 @@ export class Vms {
   /** Takes it off; the VM's flows are forgotten, its addresses here given back. */
   async detach(name: string): Promise<void> {
     const vm = this.get(name);
-    this.#remove(vm);
-    await vm.close({ release: true });
+    await this.#forget(vm);
     if (interfaceIndex(name) === vm.tap) this.#o.boundary.detach(name, 'tap');
   }
 
@@ -78,19 +84,25 @@ export class Vms {
     if (event.type === 'stranded') vm?.stranded(event.tuple, event.packet);
   }
 
-  /** Links have come or gone: a tap goes with its VM. */
+  /**
+   * Links have come or gone: a tap goes with its QEMU.  What is known of the VM is kept for a while:
+   * some managers ask for its flows only after its QEMU has ended (etc/libvirt-hook).
+   */
   linksChanged(): void {
     const present = new Set(interfaces().map(({ index }) => index));
     for (const vm of this.all()) {
-      if (present.has(vm.tap)) continue;
-      this.#remove(vm);
-      void vm.close({ release: true });
+      if (present.has(vm.tap) || this.#gone.has(vm)) continue;
       this.#o.emit({ event: 'detached', interface: vm.name });
+      this.#gone.set(
+        vm,
+        setTimeout(() => this.#forget(vm), KEPT_MS),
+      );
     }
   }
 
   /** Ends without a change: the next daemon goes on. */
   close(): void {
+    for (const timer of this.#gone.values()) clearTimeout(timer);
     for (const vm of this.all()) void vm.close({ release: false });
   }
 
@@ -103,9 +115,12 @@ export class Vms {
     return vm;
   }
 
-  #remove(vm: Vm): void {
+  #forget(vm: Vm): Promise<void> {
+    clearTimeout(this.#gone.get(vm));
+    this.#gone.delete(vm);
     this.#byName.delete(vm.name);
     this.#byTap.delete(vm.tap);
+    return vm.close({ release: true });
   }
 
   #forgetTap(boundary: Boundary, tap: number): void {

@@ -40,7 +40,7 @@ export class NeighbourWatch {
   /** `known`: what is believed already; it is asked for all the same. */
   constructor(o: NeighbourWatchOptions, known?: Mac) {
     this.#o = o;
-    this.#mac = known;
+    this.#mac = known === o.mac ? undefined : known;
     this.#ask(RETRY_MS);
   }
 

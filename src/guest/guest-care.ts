@@ -9,6 +9,7 @@
  * A driver: the packets are those that the data plane hands up, time and chance come in.  Only at
  * home is anything learned from the network, so nothing of another place gets into the identity.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Clock } from '../sync/clock.js';
 import { type Address, type Family, family } from '../wire/address.js';
 import { decodeArp } from '../wire/arp.js';
@@ -48,6 +49,8 @@ export interface GuestCareOptions extends Partial<PlaceChanges> {
   mac: Mac;
   /** What a guest that is away sees as the hardware address of its gateway and servers. */
   standIn: Mac;
+  /** More, or something else, is known of the guest: for who keeps that. */
+  onState?: (state: GuestState) => void;
 }
 
 const INFORM_RETRIES_MS = [250, 500, 1000];
@@ -99,12 +102,18 @@ export class GuestCare {
   assume(inside: { address: Address; prefixLength: number; gateway: Address | null }): void {
     const { address, prefixLength, gateway } = inside;
     const given = { prefix_length: prefixLength, server: null, lease_s: 0, options: [] };
-    this.#state = { ...this.#state, inside4: { address, gateway, ...given } };
+    this.#learned({ ...this.#state, inside4: { address, gateway, ...given } });
   }
 
   /** The guest has been seen with this IPv6 address. */
   uses(a: Address): void {
-    this.#state = learnAddress6(this.#state, a);
+    this.#learned(learnAddress6(this.#state, a));
+  }
+
+  #learned(state: GuestState): void {
+    if (isDeepStrictEqual(state, this.#state)) return;
+    this.#state = state;
+    this.#o.onState?.(state);
   }
 
   /**
@@ -154,11 +163,12 @@ export class GuestCare {
 
   /**
    * Gets addresses at this place in the guest's name; a former place is left without a release.
-   * `request`: see parseRequest; `gateway4`: for an address that is given.  Throws PlaceError.
+   * `request`: see parseRequest; `gateways4`: where one that is given may lead; `wish4`: one that the
+   * guest had here before, as when the daemon was restarted.  Throws PlaceError.
    */
   async settle(
     request: readonly string[],
-    { gateway4 }: { gateway4?: Address | undefined } = {},
+    o: { gateways4?: readonly Address[]; wish4?: Address | undefined } = {},
   ): Promise<Outside> {
     const { clock, random } = this.#o;
     const guest = this.#state;
@@ -169,7 +179,7 @@ export class GuestCare {
       random,
       guest,
       request: parsed,
-      gateway4,
+      ...o,
       send: (etherType, packet, to) => this.#send(etherType, packet, to),
       changes: {
         onOutside: (outside) => this.#o.onOutside?.(outside),
@@ -267,7 +277,7 @@ export class GuestCare {
 
   /** What the data plane hands up.  Never throws, whatever it is. */
   packet(p: GuestPacket): void {
-    if (p.from === 'guest' || this.#mayLearn()) this.#state = learn(this.#state, p);
+    if (p.from === 'guest' || this.#mayLearn()) this.#learned(learn(this.#state, p));
     switch (p.etherType) {
       case ETHERTYPE.ARP:
         if (p.from === 'network') this.#hearArp(p.packet);

@@ -50,20 +50,15 @@ export class LeaseKeeper {
     });
   }
 
-  /** What is valid now. */
-  get lease(): Lease | undefined {
-    const client = this.#client;
-    return 'lease' in client && client.state !== 'checking' ? client.lease : undefined;
-  }
-
   /** A DHCP message that the network has sent to the guest. */
   receive(message: DhcpMessage): void {
     this.#happen({ event: 'message', message });
   }
 
-  /** Gives the address back, if there is one, and ends. */
+  /** Gives the address back, if there is one, even if it is still being checked, and ends. */
   async release(): Promise<void> {
-    const { lease } = this;
+    const client = this.#client;
+    const lease = 'lease' in client ? client.lease : undefined;
     this.close();
     if (lease !== undefined) await this.#send(releaseOf(lease, this.#context()), lease.server);
   }

@@ -1,7 +1,10 @@
 /* Between the daemon's data plane and what is done in a guest's stead. */
 import type { Mac } from '../wire/ethernet.js';
 
-/** The VM's cable, seen from the hypervisor. */
+/**
+ * The VM's cable, seen from the hypervisor.  Never throws: what cannot be sent is lost, as on any
+ * cable, and whoever waits for an answer asks again.
+ */
 export interface GuestPort {
   /** Ethernet frame, as if the guest had sent it. */
   toNetwork(frame: Uint8Array): void;

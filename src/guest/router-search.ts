@@ -12,6 +12,7 @@ import {
   type NeighbourPacket,
   type RouterAdvertisement,
   sourceMacOption,
+  UNSPECIFIED,
 } from '../wire/neighbour.js';
 import { advertisedPrefix } from './identity.js';
 import type { SendAsGuest } from './port.js';
@@ -45,7 +46,7 @@ export class RouterSearch {
     return new Promise((resolve) => {
       this.#resolve = resolve;
       this.#timers.push(this.o.clock.setTimer(SEARCH_MS, () => this.end(undefined)));
-      this.#ask(RETRY_MS);
+      this.#ask(RETRY_MS, this.o.linkLocal);
     });
   }
 
@@ -61,12 +62,18 @@ export class RouterSearch {
     this.#resolve = undefined;
   }
 
-  #ask(againMs: number): void {
+  /* In turn from the link-local address, which is answered at once, and from nobody's, which must
+   * be answered by multicast (RFC 4861, section 6.2.6): a router that first asks where the guest is
+   * asks a paused machine.
+   */
+  #ask(againMs: number, source: Address): void {
     const { clock, send, mac, linkLocal } = this.o;
-    this.#timers.push(clock.setTimer(againMs, () => this.#ask(2 * againMs)));
-    const options = [sourceMacOption(mac)];
+    const other = source === UNSPECIFIED ? linkLocal : UNSPECIFIED;
+    this.#timers.push(clock.setTimer(againMs, () => this.#ask(2 * againMs, other)));
+    // Section 4.1: nobody has no hardware address.
+    const options = source === UNSPECIFIED ? [] : [sourceMacOption(mac)];
     const message = { kind: 'router-solicitation' as const, options };
-    const packet = encodeNeighbour({ source: linkLocal, destination: ALL_ROUTERS, message });
+    const packet = encodeNeighbour({ source, destination: ALL_ROUTERS, message });
     send(ETHERTYPE.IPV6, packet, multicastMac(ALL_ROUTERS));
   }
 }

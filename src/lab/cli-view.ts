@@ -3,29 +3,41 @@
  */
 import { CASES } from './cases/table.js';
 import { isRunning, isStale, type LabRecord, listRecords } from './registry.js';
+import { VmLab } from './vm/lab.js';
 
 export const TOPOLOGIES: Record<string, string> = {
   paper: 'aramis - router - athos | porthos, vm plugged in at athos',
+  vm: 'aramis - router - athos | porthos, hypervisors; vm is a real guest on athos',
 };
+
+/** The site that the VM is at; null: none, or it is on its way from one to the other. */
+function placeOf(record: LabRecord): string | null {
+  if (record.topology !== 'vm') return record.plugged;
+  const sites = VmLab.load(record.name).sites('vm');
+  return sites.length === 1 ? (sites[0] ?? null) : null;
+}
+
 export function statusView(record: LabRecord): Record<string, unknown> {
   const running = record.processes.filter(isRunning);
   const hosts = record.hosts.map((host) => ({
     ...host,
     processes: running.filter((p) => p.host === host.name).map(({ pid, what }) => ({ pid, what })),
   }));
-  const { version, name, topology, directory, plugged } = record;
-  return { version, name, topology, directory, vm_at: plugged, hosts };
+  const { version, name, topology, directory } = record;
+  return { version, name, topology, directory, vm_at: placeOf(record), hosts };
 }
 
 export function printStatus(record: LabRecord): void {
   const width = Math.max(...record.hosts.map((host) => host.namespace.length));
+  const place = placeOf(record);
   const lines = record.hosts.map(({ name, namespace, run_dir }) => {
     const daemon = record.processes.some(
       (p) => p.host === name && p.what === 'daemon' && isRunning(p),
     );
-    const where = name === 'vm' ? `plugged in at ${record.plugged}` : '';
+    const where = name === 'vm' ? `plugged in at ${place}` : '';
     const tiflow = daemon ? `tiflow --run-dir ${run_dir}` : '';
-    return `${name.padEnd(9)}${namespace.padEnd(width + 2)}${[where, tiflow].filter(Boolean).join('; ')}`;
+    const guest = record.topology === 'vm' && name === place ? 'vm runs here' : '';
+    return `${name.padEnd(9)}${namespace.padEnd(width + 2)}${[where, guest, tiflow].filter(Boolean).join('; ')}`;
   });
   process.stdout.write(`lab ${record.name}: ${record.topology}\n${lines.join('\n')}\n`);
 }

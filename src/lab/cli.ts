@@ -8,10 +8,11 @@ import { UsageError } from '../cli/exit.js';
 import { addRun } from './cli-run.js';
 import { verb, wholeNumber } from './cli-verb.js';
 import { listText, listView, printStatus, statusView, TOPOLOGIES } from './cli-view.js';
+import { Hosts, onHost } from './hosts.js';
 import { Lab } from './lab.js';
-import { insideNamespace } from './namespace.js';
 import { loadRecord, removeLab, sweepStale } from './registry.js';
-import { SITES, type Site } from './topology.js';
+import { SITES } from './topology.js';
+import { VmLab } from './vm/lab.js';
 
 const DEFAULT_NAME = 'lab';
 
@@ -58,17 +59,26 @@ async function up(topology: string, o: UpOptions): Promise<void> {
       `no topology ${topology} (there is ${Object.keys(TOPOLOGIES).join(', ')})`,
     );
   }
+  if (topology === 'vm' && o.wire !== undefined) {
+    throw new UsageError('--wire: topology vm has no userspace wire');
+  }
   sweepStale();
-  const lab = await Lab.build({
+  const lab = topology === 'vm' ? await upVm(o) : await upPaper(o);
+  lab.keep();
+  printStatus(lab.record);
+  process.exit(0);
+}
+
+const upVm = (o: UpOptions): Promise<VmLab> =>
+  VmLab.build(o.name, false, o.plain ? { daemons: [] } : {});
+
+const upPaper = (o: UpOptions): Promise<Lab> =>
+  Lab.build({
     name: o.name,
     owned: false,
     daemons: o.plain ? [] : ['aramis', 'vm'],
     ...(o.wire === undefined ? {} : { wire: { impairment: o.wire, seed: o.seed } }),
   });
-  lab.keep();
-  printStatus(lab.record);
-  process.exit(0);
-}
 
 function addExec(lab: Command): void {
   addName(lab.command('exec'))
@@ -79,8 +89,7 @@ function addExec(lab: Command): void {
 }
 
 function exec(hostName: string, argv: readonly string[], name: string): void {
-  const host = Lab.load(name).host(hostName);
-  const [file = '', ...rest] = insideNamespace(host.namespace, argv);
+  const [file = '', ...rest] = onHost(new Hosts(loadRecord(name)).host(hostName), argv);
   const { status, signal } = spawnSync(file, rest, { stdio: 'inherit' });
   process.exitCode = signal ? 1 : (status ?? 1);
 }
@@ -89,16 +98,23 @@ function addMove(lab: Command): void {
   addName(lab.command('move'))
     .argument('<vm>', 'vm')
     .argument('<destination>', SITES.join(' or '))
-    .description('unplug the VM and plug it in elsewhere')
+    .description(
+      'unplug the VM and plug it in elsewhere; a real guest: migrate it (tiflow migrate)',
+    )
     .action((vm: string, to: string, o: NameOption) => verb(() => move(vm, to, o.name)));
 }
 
-function move(vm: string, destination: string, name: string): void {
-  const lab = Lab.load(name);
-  if (lab.host(vm).name !== 'vm') throw new UsageError(`${vm} cannot be moved (only vm can)`);
+async function move(vm: string, destination: string, name: string): Promise<void> {
   const site = SITES.find((s) => s === destination);
   if (!site) throw new UsageError(`no destination ${destination} (there are ${SITES.join(', ')})`);
-  lab.move(site satisfies Site);
+  if (loadRecord(name).topology === 'vm') {
+    const lab = VmLab.load(name);
+    exec(await lab.whereabouts(vm), ['tiflow', 'migrate', vm, '--to', site], name);
+    return;
+  }
+  const lab = Lab.load(name);
+  if (lab.host(vm).name !== 'vm') throw new UsageError(`${vm} cannot be moved (only vm can)`);
+  lab.move(site);
 }
 
 function addStatus(lab: Command): void {

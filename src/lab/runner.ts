@@ -3,11 +3,14 @@
  * out: the end, a failure, SIGINT, SIGTERM, an exception; what a SIGKILL leaves is swept by the
  * next run.
  */
-import { findCase } from './cases/table.js';
+import { type AnyCase, findCase } from './cases/table.js';
 import { Lab } from './lab.js';
 import { sweepStale } from './registry.js';
-import { type Check, type Exhibit, type Moment, Stage } from './stage.js';
+import type { Check, Exhibit, Moment, Scene, SceneOptions } from './scene.js';
+import { Stage } from './stage.js';
 import type { Family } from './topology.js';
+import { VmLab } from './vm/lab.js';
+import { VmStage } from './vm/stage.js';
 import { now } from './wait.js';
 import type { WireSettings } from './wire.js';
 
@@ -50,33 +53,55 @@ export async function runCase(name: string, o: RunOptions): Promise<CaseResult> 
   const begun = now();
   const onStep = (text: string): void => o.onStep?.(text, now() - begun);
   for (const swept of sweepStale()) onStep(`swept lab ${swept} that a dead run left behind`);
-  const lab = Lab.prepare({
-    ...play.options,
-    ...wireOf(o),
-    name: `run-${process.pid}`,
-    owned: true,
-  });
+  const { lab, scene, perform } = rehearse(play, o, onStep);
   const release = onEveryExit(() => lab.teardown());
-  const stage = new Stage({ lab, family: o.family, seed: o.seed, onStep, onExhibit: o.onExhibit });
   let failure: Check | undefined;
   try {
     await lab.build();
     onStep('lab is up, vm at athos');
-    await play.play(stage);
+    await perform();
   } catch (error) {
     failure = { name: 'the case could be played', ok: false, detail: (error as Error).message };
     onStep(`FAIL ${failure.name}: ${failure.detail}`);
   }
-  const result = outcome(play.name, o, stage, failure, now() - begun);
+  const result = outcome(play.name, o, scene, failure, now() - begun);
   endLab(lab, result.ok, o, onStep);
   release();
   return result;
 }
 
+type PlayedLab = Pick<Lab, 'record' | 'build' | 'teardown' | 'lastWords' | 'keep'>;
+
+interface Rehearsed {
+  lab: PlayedLab;
+  scene: Scene<unknown>;
+  perform: () => Promise<void>;
+}
+
+/** The lab, on record but not built, that the case plays in, and its scene. */
+function rehearse(play: AnyCase, o: RunOptions, onStep: (text: string) => void): Rehearsed {
+  const name = `run-${process.pid}`;
+  const about = <L>(lab: L): SceneOptions<L> => ({
+    lab,
+    family: o.family,
+    seed: o.seed,
+    onStep,
+    onExhibit: o.onExhibit,
+  });
+  if ('vm' in play) {
+    const lab = VmLab.prepare(name, true, play.vm);
+    const stage = new VmStage(about(lab));
+    return { lab, scene: stage, perform: () => play.play(stage) };
+  }
+  const lab = Lab.prepare({ ...play.options, ...wireOf(o), name, owned: true });
+  const stage = new Stage(about(lab));
+  return { lab, scene: stage, perform: () => play.play(stage) };
+}
+
 const wireOf = (o: RunOptions): { wire?: WireSettings } =>
   o.wire === undefined ? {} : { wire: { impairment: o.wire, seed: o.seed } };
 
-function endLab(lab: Lab, ok: boolean, o: RunOptions, onStep: (text: string) => void): void {
+function endLab(lab: PlayedLab, ok: boolean, o: RunOptions, onStep: (text: string) => void): void {
   if (!ok) for (const line of lab.lastWords()) onStep(line);
   if (!ok && o.keep) {
     lab.keep();
@@ -89,21 +114,21 @@ function endLab(lab: Lab, ok: boolean, o: RunOptions, onStep: (text: string) => 
 function outcome(
   name: string,
   o: RunOptions,
-  stage: Stage,
+  scene: Scene<unknown>,
   failure: Check | undefined,
   durationMs: number,
 ): CaseResult {
-  const checks = [...stage.checks, ...(failure ? [failure] : [])];
+  const checks = [...scene.checks, ...(failure ? [failure] : [])];
   return {
     version: 1,
     case: name,
     family: o.family,
     ok: checks.length > 0 && checks.every((check) => check.ok),
-    moves: stage.moves.length,
-    gap_ms: stage.gapsMs,
+    moves: scene.moves.length,
+    gap_ms: scene.gapsMs,
     checks,
-    figures: stage.figures,
-    timeline: stage.timeline,
+    figures: scene.figures,
+    timeline: scene.timeline,
     seed: o.seed,
     duration_ms: Math.round(durationMs),
   };

@@ -13,7 +13,7 @@ const SHELL = `
 (i=0; while :; do i=$((i+1)); echo "count $i"; sleep 0.1; done) & counter=$!
 while read -r line; do
   case "$line" in
-  environment) env | grep ^SSH_ | sort | sed 's/^/environment /'; echo 'environment end' ;;
+  'run '*) sh -c "\${line#run }" < /dev/null 2>&1 | sed 's/^/ran /'; echo 'ran.' ;;
   quit) kill "$counter"; wait "$counter" 2>/dev/null; echo bye; exit 0 ;;
   *) echo "echo $line" ;;
   esac
@@ -62,13 +62,25 @@ export class Session {
   }
 
   /** The session's SSH_ variables, as the shell has them. */
-  async environment(boundMs = 20_000): Promise<string[]> {
-    const from = now();
-    this.#child.stdin?.write('environment\n');
-    await this.#line('environment end', from, boundMs);
-    return this.#lines
-      .filter((l) => l.at >= from && l.text.startsWith('environment SSH_'))
-      .map((l) => l.text.slice('environment '.length));
+  environment(boundMs = 20_000): Promise<string[]> {
+    return this.run('env | grep ^SSH_ | sort', boundMs);
+  }
+
+  /** Runs a command in the session; what it said, line by line. */
+  async run(command: string, boundMs = 20_000): Promise<string[]> {
+    const before = this.#lines.length;
+    this.#child.stdin?.write(`run ${command}\n`);
+    const end = await until(
+      `"${command}" in the ssh session`,
+      () => {
+        this.#mustRun();
+        const at = this.#lines.findIndex((l, i) => i >= before && l.text === 'ran.');
+        return at >= 0 && at;
+      },
+      boundMs,
+    );
+    const said = this.#lines.slice(before, end).map((l) => l.text);
+    return said.filter((text) => text.startsWith('ran ')).map((text) => text.slice(4));
   }
 
   /** Waits until the session has counted on after the moment. Returns that moment. */
@@ -76,6 +88,11 @@ export class Session {
     const counted = () => this.#lines.find((l) => l.at > sinceMs && l.text.startsWith('count '));
     const line = await until('the ssh session to count on', counted, boundMs);
     return line.at;
+  }
+
+  /** Whether the session stands. */
+  get alive(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
   /** The longest silence that touches the time from `from` to `to`, in ms. */
@@ -90,7 +107,7 @@ export class Session {
   /** Ends the session; whether all it printed came, in order, and ssh was content. */
   async finish(boundMs = 20_000): Promise<{ ok: boolean; detail: string }> {
     this.#child.stdin?.write('quit\n');
-    const ended = () => this.#child.exitCode !== null || this.#child.signalCode !== null;
+    const ended = () => !this.alive;
     const late = await until('the end of the ssh session', ended, boundMs).then(
       () => '',
       (error: Error) => `, ${error.message}`,
@@ -112,7 +129,7 @@ export class Session {
   }
 
   #mustRun(): void {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) return;
+    if (this.alive) return;
     throw new LabError(`the ssh session ended early${this.#complaint()}`);
   }
 

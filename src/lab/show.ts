@@ -5,7 +5,7 @@
  */
 import { type Paint, painterFor } from '../cli/table.js';
 import type { CaseResult } from './runner.js';
-import type { Check, Exhibit, Moment } from './stage.js';
+import type { Check, Exhibit, Moment } from './scene.js';
 
 const WIDTH = 80;
 const AXIS = 24;

@@ -1,19 +1,13 @@
 /**
- * What a case plays on: the lab, its steps told with their times, its checks collected, its
- * moves and the silences that they caused.
+ * The scene of the topology `paper`: transfers between aramis and the VM, and the moves of the
+ * VM's cable.
  */
 import type { FlowView } from '../daemon/view.js';
 import type { Lab, LabOptions, Protected } from './lab.js';
-import type { Session } from './session.js';
+import { Scene } from './scene.js';
 import { Transfer, type TransferOptions } from './stream.js';
-import type { Family, Site } from './topology.js';
-import { now, until } from './wait.js';
-
-export interface Check {
-  name: string;
-  ok: boolean;
-  detail: string;
-}
+import type { Site } from './topology.js';
+import { until } from './wait.js';
 
 /** One row of the table of cases. */
 export interface Case {
@@ -24,69 +18,8 @@ export interface Case {
   play(stage: Stage): Promise<void>;
 }
 
-/** One line of the timeline of a move: ms after the cable was pulled, and on which host. */
-export interface Moment {
-  after_ms: number;
-  host: 'vm' | 'aramis' | 'lab';
-  what: string;
-}
-
-/** What a command showed before or after the move: part of a figure, as in the paper. */
-export interface Exhibit {
-  figure: number;
-  title: string;
-  command: string;
-  when: 'before' | 'after';
-  lines: string[];
-}
-
-export interface StageOptions {
-  lab: Lab;
-  family: Family;
-  seed: number;
-  onStep: (text: string) => void;
-  onExhibit: ((exhibit: Exhibit) => void) | undefined;
-}
-
-/** What was silent when: a finished transfer or a session. */
-type Silent = Pick<Transfer | Session, 'silence'>;
-
-export class Stage {
-  readonly lab: Lab;
-  readonly family: Family;
-  readonly seed: number;
-  readonly checks: Check[] = [];
-  readonly moves: number[] = [];
-  readonly gapsMs: number[] = [];
-  /** measured values beside the gaps, by name with unit */
-  readonly figures: Record<string, number> = {};
-  timeline: Moment[] = [];
-  readonly #options: StageOptions;
+export class Stage extends Scene<Lab> {
   #port = 5001;
-
-  constructor(options: StageOptions) {
-    this.lab = options.lab;
-    this.family = options.family;
-    this.seed = options.seed;
-    this.#options = options;
-  }
-
-  step(text: string): void {
-    this.#options.onStep(text);
-  }
-
-  /** Shows the lines that `make` returns, if somebody is watching. */
-  async exhibit(
-    about: Omit<Exhibit, 'lines'>,
-    make: () => string[] | Promise<string[]>,
-  ): Promise<void> {
-    if (this.#options.onExhibit) this.#options.onExhibit({ ...about, lines: await make() });
-  }
-
-  check(name: string, ok: boolean, detail = ''): void {
-    this.checks.push({ name, ok, detail });
-    this.step(`${ok ? 'ok  ' : 'FAIL'} ${name}${detail === '' ? '' : `: ${detail}`}`);
-  }
 
   /** Opens a transfer between aramis and the VM on a port of its own. */
   async transfer(o: Partial<TransferOptions> = {}): Promise<PlayedTransfer> {
@@ -122,13 +55,6 @@ export class Stage {
     const whole = await transfer.streams.finish();
     this.check(`${name}: every byte arrived, no error`, whole.ok, whole.detail);
     this.noteSilence(transfer.streams);
-  }
-
-  noteSilence(silent: Silent): void {
-    this.moves.forEach((from, i) => {
-      const gap = silent.silence(from, this.moves[i + 1] ?? now());
-      this.gapsMs[i] = Math.max(this.gapsMs[i] ?? 0, Math.round(gap));
-    });
   }
 
   /** What the daemon of a host says of the transfer's connection; undefined: nothing. */

@@ -3,14 +3,17 @@
  * although no carrier did: a hypervisor that moves a VM leaves its link up.
  *
  *   sign                                                            who gives it
- *   vmgenid      uevent NEW_VMGENID=1 (Linux 6.8), or the line      QEMU -device vmgenid, Hyper-V,
- *                that the kernel logs (5.18)                        VMware: restored, cloned
+ *   vmgenid      uevent NEW_VMGENID=1, on older kernels (since      QEMU -device vmgenid, Hyper-V,
+ *                5.18) only the line that they log                  VMware: restored, cloned
  *   notify-peers RTM_NEWLINK that says IFLA_EVENT_NOTIFY_PEERS      virtio-net, Xen, Hyper-V: after a
  *                                                                   live migration
  *   suspended    CLOCK_BOOTTIME has run ahead of CLOCK_MONOTONIC    sleep, hibernation
  *   clock-jump   CLOCK_REALTIME has stepped against both            who sets a guest's time after it
  *                                                                   was stopped
  *   stalled      our own timer fires far too late                   stopped while the clock went on
+ *
+ * A live migration by QEMU 7.2 of a guest with Linux 6.1 gives notify-peers, five times; vmgenid
+ * only if the new QEMU was given another identifier, and Debian's cloud kernel does not know it.
  *
  * Pure: samples and messages in, reasons out.  A false alarm only makes the daemon look again at
  * what it has: that is why uncertain signs count.

@@ -78,6 +78,11 @@ export class ResumeWatch {
     this.#beat = setInterval(() => this.#look(), BEAT_MS).unref();
   }
 
+  /** The carrier of an interface has told already: no news if its card announces itself now. */
+  noticed(interfaceName: string): void {
+    this.#detector.isNews(this.#clocks().monotonicMs, interfaceName);
+  }
+
   close(): void {
     clearInterval(this.#beat);
     for (const socket of this.#sockets.splice(0)) {

@@ -4,5 +4,6 @@ export interface Clock {
   now(): number;
   /** Calls `f` once, `ms` from now.  Comes back with what clearTimer takes. */
   setTimer(ms: number, f: () => void): unknown;
+  /** No-op if it has run, or if there is none: undefined. */
   clearTimer(timer: unknown): void;
 }

@@ -93,6 +93,10 @@ export function frameOf(ip: Uint8Array, padTo = 0): Uint8Array {
   return frame;
 }
 
+/** On a tap the directions are swapped: what the guest sends comes in there. */
+export const programOf = (direction: Direction, placement: Placement): 'egress' | 'ingress' =>
+  (direction === 'out') === (placement !== 'tap') ? 'egress' : 'ingress';
+
 /** A loaded data plane, and the counters as they were. */
 export class DataPlane {
   readonly boundary: Boundary;
@@ -147,11 +151,16 @@ export class DataPlane {
     return `ti-open ${half.toString('hex', 0, 4)} key ${half.toString('hex', 4)}`;
   }
 
-  /** Runs a frame through one of the programs. */
-  run(direction: Direction, frame: Uint8Array, o: TestOptions = {}): Outcome {
-    const program = direction === 'out' ? 'egress' : 'ingress';
+  /** Runs a frame through one of the programs: 'out' is what our kernel or the guest sends. */
+  run(
+    direction: Direction,
+    frame: Uint8Array,
+    o: TestOptions = {},
+    placement: Placement = this.placement,
+  ): Outcome {
+    const program = programOf(direction, placement);
     const options = direction === 'out' ? { from: this.from, ...o } : o;
-    const run = this.boundary.testRun(program, frame, options, this.placement);
+    const run = this.boundary.testRun(program, frame, options, placement);
     const { verdict, packet, mark } = run;
     const now = this.boundary.counters();
     const counted = [...now]

@@ -104,6 +104,8 @@ export class Lan {
   gatewayMac: Mac;
   prefix6: Address;
   ipv6 = true;
+  /** The router asks where a guest is before it answers it; nobody knows while that is paused. */
+  asksBack = false;
   silent = false;
   answer: (m: DhcpMessage) => Answer = (m) => this.usual(m);
 
@@ -233,7 +235,9 @@ export class Lan {
     if ('error' in packet) throw new Error(packet.error);
     const { message } = packet;
     if (!this.ipv6) return;
-    if (message.kind === 'router-solicitation') this.advertise();
+    if (message.kind === 'router-solicitation' && (!this.asksBack || packet.source === '::')) {
+      this.advertise();
+    }
     if (message.kind !== 'neighbour-solicitation') return;
     const { target } = message;
     const found = target === ROUTER_LL ? this.gatewayMac : this.others.get(target);

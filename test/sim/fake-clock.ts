@@ -31,7 +31,7 @@ export class FakeClock implements Clock {
   }
 
   clearTimer(timer: unknown): void {
-    (timer as Due).run = undefined;
+    if (timer !== undefined) (timer as Due).run = undefined;
   }
 
   /** Runs what is due until `until` says so or nothing is left or it is `atMost`. */

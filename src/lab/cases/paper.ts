@@ -3,8 +3,9 @@
  * athos to porthos. What the paper shows in its figures 3 to 6 is exhibited on the way.
  */
 import type { MonitorEvent, MonitorEventName } from '../../daemon/view.js';
+import type { Moment } from '../scene.js';
 import { Session } from '../session.js';
-import type { Case, Moment, PlayedTransfer, Stage } from '../stage.js';
+import type { Case, PlayedTransfer, Stage } from '../stage.js';
 import { now, pause } from '../wait.js';
 import { moveAndWait } from './moves.js';
 

@@ -3,6 +3,7 @@
  */
 import { LabError } from '../namespace.js';
 import type { Case } from '../stage.js';
+import type { VmCase } from '../vm/stage.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
 import { legacyClient, legacyServer } from './legacy.js';
@@ -10,8 +11,16 @@ import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } fro
 import { paper } from './paper.js';
 import { sameSubnet } from './same-subnet.js';
 import { stranger } from './stranger.js';
+import { vmBack, vmLiveGuest, vmLiveHypervisor, vmPauseCopy } from './vm.js';
+import { vmBoth } from './vm-both.js';
+import { vmDisk } from './vm-disk.js';
+import { vmFail } from './vm-fail.js';
+import { vmLegacy } from './vm-legacy.js';
 
-export const CASES: readonly Case[] = [
+/** Of either topology. */
+export type AnyCase = Case | VmCase;
+
+export const PAPER_CASES: readonly Case[] = [
   paper,
   clientMoves,
   moveBack,
@@ -28,8 +37,21 @@ export const CASES: readonly Case[] = [
   many,
 ];
 
+export const VM_CASES: readonly VmCase[] = [
+  vmLiveHypervisor,
+  vmLiveGuest,
+  vmPauseCopy,
+  vmDisk,
+  vmBack,
+  vmBoth,
+  vmLegacy,
+  ...vmFail,
+];
+
+export const CASES: readonly AnyCase[] = [...PAPER_CASES, ...VM_CASES];
+
 /** Throws LabError naming the cases there are. */
-export function findCase(name: string): Case {
+export function findCase(name: string): AnyCase {
   const found = CASES.find((c) => c.name === name);
   if (found) return found;
   throw new LabError(`no case ${name} (there are ${CASES.map((c) => c.name).join(', ')})`);

@@ -1,6 +1,7 @@
 /**
  * What a guest consists of beside Debian's binaries: busybox init and its configuration. A guest
- * is a machine that knows nothing of tiflow and of the lab: DHCP, SLAAC, sshd, a web server.
+ * is a machine that knows nothing of tiflow and of the lab: DHCP, SLAAC, sshd, a web server,
+ * an echo server (RFC 862).
  */
 
 /** Users, and where sshd finds its keys: those come in the layer of the lab (initrd.ts). */
@@ -40,7 +41,8 @@ const DHCP = '/sbin/udhcpc -f -i eth0 -s /etc/udhcpc.script -t 5 -T 1 -A 1';
 const INITTAB = `::sysinit:/etc/rc
 ::respawn:${DHCP}
 ::respawn:/usr/sbin/sshd -D -e
-::respawn:/usr/sbin/httpd -f -p 80 -h /www
+::respawn:/bin/busybox httpd -f -p 80 -h /www
+::respawn:/bin/busybox nc -ll -p 7 -e /bin/cat
 `;
 
 /** What makes the second variant of the guest: its own tiflow, as a service of its init. */

@@ -32,6 +32,8 @@ export interface VmLabOptions {
   tiflowInGuest?: boolean;
   /** hosts that run a tiflow daemon; default: aramis and both hypervisors */
   daemons?: readonly VmProtected[];
+  /** of the daemons' configuration files */
+  settings?: Record<string, string | number>;
   /** where which VM starts; default: vm on athos */
   vms?: Partial<Record<VmName, Site>>;
   /** a data disk for each VM: on storage that both hypervisors have, or on its own's */
@@ -43,6 +45,9 @@ export interface VmLabOptions {
 const DISK_BYTES = 64 << 20;
 const ROOM_BYTES = 256 << 20;
 const BOOT_BOUND_MS = 60_000;
+/** In a guest; asked cheaply first, since Node takes its time without KVM. */
+const TIFLOW_READY =
+  'test -S /run/tiflow/tiflow.sock && tiflow status --json | grep -q \'"attached":true\'';
 const ALL: readonly VmProtected[] = ['aramis', 'athos', 'porthos'];
 
 export class VmLab extends DaemonHosts<VmHost, VmProtected> {
@@ -90,13 +95,18 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
     const daemons = this.#o.daemons ?? ALL;
     for (const host of daemons) this.#startDaemon(host);
     await Promise.all(daemons.map((host) => this.watch(host, () => true)));
-    for (const vm of this.vms) await this.boot(vm, image);
+    for (const vm of this.vms) await this.#boot(vm);
     await Promise.all(this.vms.map((vm) => this.#booted(vm)));
   }
 
   get vms(): VmName[] {
     const vms = this.#o.vms ?? { vm: 'athos' };
     return VM_NAMES.filter((vm) => vms[vm] !== undefined);
+  }
+
+  /** Where a VM started: the subnet of its inside address. */
+  home(vm: VmName): Site {
+    return this.#o.vms?.[vm] ?? 'athos';
   }
 
   #writeKeys(image: GuestImage): void {
@@ -115,9 +125,18 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
   }
 
   #startDaemon(host: VmProtected): void {
-    const verb = ['daemon', '--run-dir', this.runDirInside(host)];
-    const argv = host === 'aramis' ? [...verb, '--interface', 'eth0'] : verb;
-    this.start(host, 'daemon', services.tiflow(...argv));
+    const settings = { log: 'debug', ...this.#o.settings };
+    const argv = services.daemon(this.host(host).run_dir, settings, {
+      runDir: this.runDirInside(host),
+      interfaces: host === 'aramis' ? ['eth0'] : [],
+    });
+    this.start(host, 'daemon', argv);
+  }
+
+  /** Starts the daemon of a host again, as a service manager does; waits for it. */
+  async restartDaemon(host: VmProtected): Promise<void> {
+    if (this.daemonPid(host) === undefined) this.#startDaemon(host);
+    await this.watch(host, () => true);
   }
 
   /** A daemon's run directory as the host itself calls it. */
@@ -125,19 +144,36 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
     return host === 'aramis' ? this.host(host).run_dir : '/run/tiflow';
   }
 
-  /** Starts a VM, plugs its tap into the bridge, and lets tiflow have it. */
-  async boot(vm: VmName, image: GuestImage): Promise<void> {
-    const site = this.#o.vms?.[vm] ?? 'athos';
-    const o = { name: vm, tiflow: this.#o.tiflowInGuest ?? false, initrd: this.#initrd };
-    this.start(site, vm, qemu(image, { ...o, disk: this.#makeDisk(vm, site) }));
-    const socket = seenFromOutside(this.host(site), qmpPath(vm));
-    await until(`QEMU of ${vm} on ${site}`, () => {
-      if (this.running(site, vm).length === 0) throw new LabError(this.#whyEnded(vm, site));
-      return existsSync(socket);
-    });
-    ipBatch(this.namespaces[site], [`link set ${TAPS[vm]} master br0`, `link set ${TAPS[vm]} up`]);
+  /** Starts a VM where it is at home and lets tiflow have its tap. */
+  async #boot(vm: VmName): Promise<void> {
+    const site = this.home(vm);
+    await this.startQemu(vm, site);
     const daemons = this.#o.daemons ?? ALL;
     if (daemons.includes(site) && !this.#o.tiflowInGuest) this.#registerTap(vm, site);
+  }
+
+  /**
+   * Starts a QEMU for the VM on a hypervisor and plugs its tap into the bridge. `more`: arguments
+   * at the end of its command line.
+   */
+  async startQemu(vm: VmName, site: Site, more: readonly string[] = []): Promise<void> {
+    const disk = this.#makeDisk(vm, site);
+    const o = { name: vm, tiflow: this.#o.tiflowInGuest ?? false, initrd: this.#initrd, disk };
+    this.start(site, vm, [...qemu(guestImage(), o), ...more]);
+    const socket = this.qmpSocket(vm, site);
+    await until(`QEMU of ${vm} on ${site}`, () => {
+      if (this.running(site, vm).length === 0) throw new LabError(this.#whyEnded(vm, site));
+      const links = this.run(site, ['ip', '-o', 'link', 'show', 'type', 'tun']);
+      return existsSync(socket) && links.includes(` ${TAPS[vm]}:`);
+    });
+    // It answers when all of its command line is done.
+    await runState(socket);
+    ipBatch(this.namespaces[site], [`link set ${TAPS[vm]} master br0`, `link set ${TAPS[vm]} up`]);
+  }
+
+  /** Where this process reaches the QMP socket of a VM on a hypervisor. */
+  qmpSocket(vm: string, site: Site): string {
+    return seenFromOutside(this.host(site), qmpPath(vm));
   }
 
   #whyEnded(vm: VmName, site: Site): string {
@@ -167,9 +203,10 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
   }
 
   async #booted(vm: VmName): Promise<void> {
-    const site = this.#o.vms?.[vm] ?? 'athos';
+    const site = this.home(vm);
+    const ready = this.#o.tiflowInGuest ? TIFLOW_READY : 'true';
     for (const family of [4, 6] as const) {
-      const argv = services.ssh(this.directory, vmAddress(site, MACS[vm], family), 'true');
+      const argv = services.ssh(this.directory, vmAddress(site, MACS[vm], family), ready);
       const answers = () => {
         if (this.running(site, vm).length === 0) throw new LabError(this.#whyEnded(vm, site));
         return this.#succeeds([...argv.slice(0, 1), '-o', 'ConnectTimeout=2', ...argv.slice(1)]);
@@ -188,7 +225,7 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
   }
 
   /** The address that a VM had where it started: its inside address for ever. */
-  vmAddress(family: Family, vm: VmName = 'vm', site = this.#o.vms?.[vm] ?? 'athos'): string {
+  vmAddress(family: Family, vm: VmName = 'vm', site = this.home(vm)): string {
     return vmAddress(site, MACS[vm], family);
   }
 
@@ -216,12 +253,16 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
     });
   }
 
+  /** The hypervisors that have a QEMU of the VM. */
+  sites(vm: string): Site[] {
+    return SITES.filter((site) => this.qemus(vm, site).length > 0);
+  }
+
   /** What each QEMU of the VM is doing: 'running', 'paused', ...; by hypervisor. */
   async states(vm: string): Promise<Partial<Record<Site, string>>> {
     const states: Partial<Record<Site, string>> = {};
-    for (const site of SITES) {
-      if (this.qemus(vm, site).length === 0) continue;
-      states[site] = await runState(seenFromOutside(this.host(site), qmpPath(vm)));
+    for (const site of this.sites(vm)) {
+      states[site] = await runState(this.qmpSocket(vm, site));
     }
     return states;
   }

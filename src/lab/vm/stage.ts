@@ -1,0 +1,183 @@
+/**
+ * The scene of the topology `vm`: programs between aramis and a guest, migrations of the guest,
+ * and what must hold after each: one VM, its programs going on, nothing left behind.
+ */
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { namespacePids } from '../namespace.js';
+import { Scene } from '../scene.js';
+import { Session } from '../session.js';
+import { SITES, type Site } from '../topology.js';
+import { now, until } from '../wait.js';
+import { Download } from './download.js';
+import { Echo } from './echo.js';
+import { seenFromOutside } from './hypervisor.js';
+import type { VmLab, VmLabOptions } from './lab.js';
+import { MACS, TAPS, type VmName } from './machine.js';
+import { Migration, type MigrationLine } from './migration.js';
+
+/** One row of the table of cases, of this topology. */
+export interface VmCase {
+  name: string;
+  summary: string;
+  vm: VmLabOptions;
+  play(stage: VmStage): Promise<void>;
+}
+
+/** What a user on aramis does with a guest at the time. */
+export interface Programs {
+  session: Session;
+  echo: Echo;
+  download: Download;
+  /** SSH_ variables, and the session's connection as the guest's kernel names it */
+  identity: string[];
+}
+
+const ECHO_BYTES_PER_S = 200_000;
+/** 16 MiB in about 25 s: longer than a migration of a small guest. */
+const DOWNLOAD_RATE = '640K';
+const IDENTITY =
+  "env | grep ^SSH_ | sort; netstat -tn | grep -E ':22 .*ESTABLISHED' | sed 's/  */ /g' | cut -d' ' -f4-5";
+const SETTLE_BOUND_MS = 60_000;
+
+export class VmStage extends Scene<VmLab> {
+  /** An ssh session, a transfer in both directions, a download at that rate (as curl has it). */
+  async programs(downloadRate = DOWNLOAD_RATE): Promise<Programs> {
+    const { lab, family } = this;
+    const session = await Session.open(lab, family);
+    await session.type();
+    const identity = await session.run(IDENTITY);
+    const echo = await Echo.open(lab, lab.vmAddress(family), ECHO_BYTES_PER_S);
+    const download = await Download.start(lab, family, downloadRate);
+    this.step('an ssh session, a transfer both ways and a download are running');
+    return { session, echo, download, identity };
+  }
+
+  /** Runs `tiflow migrate` to its end and checks that it says that it went well. */
+  async migrate(to: Site, args: readonly string[] = [], vm: VmName = 'vm'): Promise<Migration> {
+    const at = now();
+    this.moves.push(at);
+    this.step(`tiflow migrate ${[vm, '--to', to, ...args].join(' ')}`);
+    const migration = await Migration.start(this.lab, {
+      vm,
+      to,
+      args,
+      onLine: (line) => {
+        if (line.event === 'done') this.step(`stage ${line.stage} done`);
+      },
+    });
+    const last = await migration.finish();
+    const ok = last?.event === 'migrated' && migration.child.exitCode === 0;
+    this.check(`tiflow migrate ${vm} to ${to}`, ok, ok ? figures(last) : migration.verdict);
+    if (last?.downtime_ms !== undefined) this.figures.downtime_ms = last.downtime_ms;
+    return migration;
+  }
+
+  /** The programs go on from where they were, for the guest with the very same connections. */
+  async checkGoOn(p: Pick<Programs, 'session' | 'echo' | 'identity'>, when: string): Promise<void> {
+    const at = now();
+    const going = async (): Promise<string> => {
+      await p.session.counting(at);
+      await p.session.type();
+      await p.echo.flowing(at);
+      return (await p.session.run(IDENTITY)).join('; ');
+    };
+    const identity = await going().catch((error: Error) => error);
+    const went = !(identity instanceof Error);
+    this.check(`${when}: the connections go on`, went, went ? '' : identity.message);
+    if (p.identity.length === 0) return;
+    const same = identity === p.identity.join('; ');
+    this.check(`${when}: the guest sees the same peers`, same, String(identity));
+  }
+
+  /** Ends the programs; checks that each was whole; keeps the silences. */
+  async finish(p: Programs): Promise<void> {
+    const parts = { download: p.download, 'transfer both ways': p.echo, 'ssh session': p.session };
+    for (const [name, program] of Object.entries(parts)) {
+      const { ok, detail } = await program.finish();
+      this.check(`${name} complete`, ok, detail);
+    }
+    this.noteSilence(p.session);
+    this.noteSilence(p.echo);
+  }
+
+  /** Waits until one QEMU of the VM runs, no other is there, and nobody migrates any more. */
+  async settled(vm: VmName = 'vm'): Promise<Site | undefined> {
+    const one = async () => {
+      const states = await this.lab.states(vm).catch(() => ({}));
+      const [site, ...others] = Object.keys(states) as Site[];
+      const alone =
+        site && others.length === 0 && states[site as keyof typeof states] === 'running';
+      return alone && this.migrating().length === 0 && site;
+    };
+    return until('the migration to be settled', one, SETTLE_BOUND_MS).catch(() => undefined);
+  }
+
+  /** Checks that the VM runs at this place alone. */
+  async checkPlace(site: Site, vm: VmName = 'vm'): Promise<void> {
+    const at = await this.settled(vm);
+    const detail = at ?? `${JSON.stringify(await this.lab.states(vm))} ${this.migrating()}`;
+    this.check(`${vm} runs at ${site} and nowhere else`, at === site, detail);
+  }
+
+  /** The processes of migrations on both hypervisors. */
+  migrating(): string[] {
+    return SITES.flatMap((site) =>
+      namespacePids(this.lab.namespaces[site])
+        .map((pid) => `${site}: ${commandLine(pid)}`)
+        .filter((text) => / (migrate|receive)( |$)/.test(text) && !text.includes('qemu-system')),
+    );
+  }
+
+  /** Checks that a hypervisor has nothing of a VM that is elsewhere, and no journal of its move. */
+  async checkNothingLeft(vm: VmName, at: Site): Promise<void> {
+    const other = SITES.find((site) => site !== at) ?? at;
+    const left = async () => [
+      ...this.migrating(),
+      ...this.lab.qemus(vm, other).map((pid) => `QEMU ${pid} on ${other}`),
+      ...this.#tapsLeft(vm, other),
+      ...SITES.flatMap((site) => this.#journals(site)),
+    ];
+    const clean = async () => (await left()).length === 0;
+    await until('nothing to be left', clean, SETTLE_BOUND_MS).catch(() => undefined);
+    const found = await left();
+    this.check(`nothing of ${vm} is left on ${other}`, found.length === 0, found.join(', '));
+  }
+
+  #tapsLeft(vm: VmName, site: Site): string[] {
+    const links = this.lab.run(site, ['ip', '-o', 'link', 'show', 'type', 'tun']);
+    const taps = links.includes(` ${TAPS[vm]}:`) ? [`tap ${TAPS[vm]} on ${site}`] : [];
+    const leases = readFileSync(`${this.lab.directory}/${site}/leases`, 'utf8');
+    const leased = this.lab.vmAddress(4, vm, site);
+    const wanted = this.lab.home(vm) === site;
+    const lease = !wanted && leases.includes(MACS[vm]) ? [`lease ${leased} at ${site}`] : [];
+    const known = this.lab.daemonPid(site) === undefined ? [] : this.#knownTaps(site);
+    const protectedTaps = known.includes(MACS[vm]) ? [`boundary of ${vm} on ${site}`] : [];
+    return [...taps, ...lease, ...protectedTaps];
+  }
+
+  #knownTaps(site: Site): string[] {
+    const view = this.lab.api(site, 'GET', '/v1/taps') as { taps: Array<{ mac: string }> };
+    return view.taps.map((tap) => tap.mac);
+  }
+
+  #journals(site: Site): string[] {
+    const directory = seenFromOutside(this.lab.host(site), '/run/tiflow/migrations');
+    const files = existsSync(directory) ? readdirSync(directory) : [];
+    return files.map((file) => `journal ${file} on ${site}`);
+  }
+}
+
+const figures = (last: MigrationLine | undefined): string =>
+  Object.entries(last ?? {})
+    .filter(([name, value]) => typeof value === 'number' && name !== 'version')
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ');
+
+/** Of a process, with spaces; '' if it is gone. */
+export function commandLine(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,55 @@
+/* What a migration asks of the daemon on its side, for VMs whose boundary is on their tap. */
+
+import { DaemonClient, DaemonError, DaemonNotRunning } from '../daemon/client.js';
+import type {
+  ExportView,
+  GuestPlaceView,
+  ImportView,
+  SynchronizeView,
+  TapView,
+} from '../daemon/view.js';
+import type { GuestState } from '../guest/identity.js';
+
+/** What travels of a VM's flows from daemon to daemon. */
+export type Exported = Pick<ExportView, 'flows' | 'outside'>;
+export type Placed = Pick<GuestPlaceView, 'outside' | 'gateway'>;
+export type Imported = Pick<ImportView, 'imported' | 'refused'>;
+export type Synchronized = Omit<SynchronizeView, 'version'>;
+
+/** All throw DaemonError or DaemonNotRunning. */
+export interface VmDaemon {
+  /** Undefined: no daemon runs here, or one that knows no taps. */
+  taps(): Promise<TapView[] | undefined>;
+  adoptTap(name: string, mac?: string): Promise<void>;
+  /** A tap that it does not have is no error. */
+  forgetTap(name: string): Promise<void>;
+  guest(name: string): Promise<GuestState>;
+  /** `request`: "dhcp", or addresses like "198.51.100.7/24". */
+  place(name: string, guest: GuestState, request: string[]): Promise<Placed>;
+  exportFlows(name: string): Promise<Exported>;
+  importFlows(name: string, from: Exported): Promise<Imported>;
+  /** `moved` false: the VM has been nowhere else, so that its flows go on as they were. */
+  synchronize(name: string, withinMs: number, moved: boolean): Promise<Synchronized>;
+  announce(name: string): Promise<void>;
+}
+
+export function vmDaemonAt(runDir: string): VmDaemon {
+  const client = new DaemonClient(runDir);
+  return {
+    taps: () => client.taps().catch(noneHere),
+    adoptTap: (name, mac) => client.attachTap(name, mac),
+    forgetTap: (name) => client.detachTap(name).catch(noneHere),
+    guest: (name) => client.guest(name),
+    place: (name, guest, request) => client.place(name, guest, request),
+    exportFlows: (name) => client.exportFlows(name),
+    importFlows: (name, from) => client.importFlows(name, from),
+    synchronize: (name, withinMs, moved) => client.synchronize(name, withinMs, moved),
+    announce: (name) => client.announce(name),
+  };
+}
+
+function noneHere(error: unknown): undefined {
+  if (error instanceof DaemonNotRunning) return undefined;
+  const absent = error instanceof DaemonError && /^(not-found|no-such-tap)$/.test(error.code);
+  if (!absent) throw error;
+}

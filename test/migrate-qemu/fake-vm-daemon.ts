@@ -1,0 +1,78 @@
+/* A daemon made of answers, behind a real socket: what a migration asks of it, in order. */
+
+import { once } from 'node:events';
+import { mkdirSync } from 'node:fs';
+import { createServer, type IncomingMessage } from 'node:http';
+import type { TestContext } from 'node:test';
+import { socketPath } from '../../src/daemon/run-directory.js';
+
+export interface FakeVmDaemon {
+  /** "METHOD path", after /v1/taps. */
+  calls: string[];
+  /** Bodies by call. */
+  bodies: Map<string, unknown>;
+  taps: string[];
+  /** Calls that are refused: path after the tap's name → code and message. */
+  refuse: Map<string, { code: string; message: string }>;
+}
+
+const FLOWS = Buffer.from('the flow table').toString('base64');
+
+export async function fakeVmDaemon(t: TestContext, runDir: string): Promise<FakeVmDaemon> {
+  const fake: FakeVmDaemon = { calls: [], bodies: new Map(), taps: [], refuse: new Map() };
+  mkdirSync(runDir, { recursive: true });
+  const server = createServer(async (request, response) => {
+    const body = await bodyOf(request);
+    const { status, answer } = answerTo(fake, request, body);
+    response.writeHead(status, { 'Content-Type': 'application/json' });
+    response.end(JSON.stringify(answer));
+  });
+  server.listen(socketPath(runDir));
+  await once(server, 'listening');
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return fake;
+}
+
+function answerTo(fake: FakeVmDaemon, { method = '', url = '' }: IncomingMessage, body: unknown) {
+  const path = url.replace('/v1/taps', '');
+  const [, name = '', what = ''] = path.split('/');
+  const call = `${method} ${path}`.trim();
+  fake.calls.push(call);
+  fake.bodies.set(call, body);
+  const refusal = fake.refuse.get(what);
+  if (refusal !== undefined) return { status: 409, answer: { error: refusal } };
+  if (method === 'GET' && name === '') return { status: 200, answer: views(fake.taps) };
+  if (method === 'POST' && name === '') {
+    fake.taps.push((body as { name: string }).name);
+    return { status: 200, answer: {} };
+  }
+  if (!fake.taps.includes(name)) {
+    return { status: 404, answer: { error: { code: 'not-found', message: `no tap ${name}` } } };
+  }
+  if (method === 'DELETE') fake.taps = fake.taps.filter((tap) => tap !== name);
+  return { status: 200, answer: ANSWERS[what] ?? {} };
+}
+
+const GUEST = { version: 1, mac: '52:54:00:00:00:0a' };
+const ANSWERS: Record<string, object> = {
+  guest: GUEST,
+  place: { version: 1, outside: ['198.51.100.10'], gateway: '198.51.100.1' },
+  export: { version: 1, guest: GUEST, flows: FLOWS },
+  import: { version: 1, imported: 2, refused: 0 },
+  synchronize: { version: 1, moved: 2, failed: 0, pending: 0, failures: [] },
+};
+
+function views(taps: string[]) {
+  const flows = { protected: 2, moving: 0, moved: 0, legacy: 0 };
+  const view = { mac: GUEST.mac, place: 'home', inside: [], outside: [], gateway: null, flows };
+  return { version: 1, taps: taps.map((name) => ({ name, ...view })) };
+}
+
+async function bodyOf(request: IncomingMessage): Promise<unknown> {
+  let text = '';
+  for await (const chunk of request.setEncoding('utf8')) text += chunk;
+  return text === '' ? undefined : JSON.parse(text);
+}
