@@ -83,13 +83,13 @@ export class Mobility {
   /** To be called with each change that the monitor sees. */
   linkChanged(change: LinkChange): void {
     this.#o.routes.changed();
-    this.noteUplinks();
     if (change.type === 'route-changed' && !this.#dependsOnRoutes()) return;
+    if (change.type !== 'route-changed') this.#noteUplinks();
     this.reconcileSoon();
   }
 
-  /** Notes by which addresses the network reaches a gateway from now on. */
-  noteUplinks(): void {
+  /* By which addresses the network reaches a gateway from now on. */
+  #noteUplinks(): void {
     const { boundary, monitor, uplinks } = this.#o;
     const names = new Set(boundary.attached('gateway'));
     const indexes = new Map(monitor.links().map(({ name, index }) => [name, index]));
@@ -111,6 +111,7 @@ export class Mobility {
   reconcile(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#noteUplinks();
     const picture = this.#picture();
     const flows = this.#readFlows();
     this.#anyHeld = false;

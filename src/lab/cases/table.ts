@@ -8,6 +8,8 @@ import type { VmCase } from '../vm/stage.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
 import { gatewayBoth, gatewayClient, gatewayNat, gatewayServer } from './gateway.js';
+import { gatewayEndToEnd } from './gateway-end-to-end.js';
+import { gatewayRenumbered, gatewayTwoUplinks } from './gateway-renumbered.js';
 
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
@@ -56,6 +58,9 @@ export const GATEWAY_CASES: readonly GatewayCase[] = [
   gatewayServer,
   gatewayNat,
   gatewayBoth,
+  gatewayEndToEnd,
+  gatewayRenumbered,
+  gatewayTwoUplinks,
 ];
 
 export const CASES: readonly AnyCase[] = [...PAPER_CASES, ...GATEWAY_CASES, ...VM_CASES];

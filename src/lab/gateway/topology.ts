@@ -11,28 +11,32 @@
  * where peer and the gateways can get another address.
  *
  * The gateways are strict: reverse paths are filtered, and what conntrack finds invalid is dropped.
+ * Routes by an uplink without a carrier do not count.
  */
 import { createNamespace, ipBatch, runInside, writeSysctls } from '../namespace.js';
 import type { Family } from '../topology.js';
 
 export const GATEWAY_HOSTS = ['inner', 'gw', 'router', 'peer', 'gw2', 'inner2'] as const;
 export type GatewayHost = (typeof GATEWAY_HOSTS)[number];
-export type Movable = 'gw' | 'peer' | 'gw2';
+export type Movable = 'gw' | 'peer' | 'gw2' | 'inner';
 export type Place = 'first' | 'second';
 
 /** A host's network at one place: its prefix, its own address there and its router's. */
 type Network = Record<Family, { prefix: string; address: string; router: string }>;
 
-const network = (prefix4: string, prefix6: string): Network => ({
-  4: { prefix: `${prefix4}.0/24`, address: `${prefix4}.10`, router: `${prefix4}.1` },
-  6: { prefix: `${prefix6}::/64`, address: `${prefix6}::10`, router: `${prefix6}::1` },
+const network = (prefix4: string, prefix6: string, host = 10): Network => ({
+  4: { prefix: `${prefix4}.0/24`, address: `${prefix4}.${host}`, router: `${prefix4}.1` },
+  6: { prefix: `${prefix6}::/64`, address: `${prefix6}::${host}`, router: `${prefix6}::1` },
 });
 
 const FAMILIES: readonly Family[] = [4, 6];
 const LENGTH: Record<Family, number> = { 4: 24, 6: 64 };
 
 /** By which link they are at the router, and what they are called there. */
-const MOVABLE: Record<Movable, { link: string; routerLink: string } & Record<Place, Network>> = {
+const MOVABLE: Record<
+  Exclude<Movable, 'inner'>,
+  { link: string; routerLink: string } & Record<Place, Network>
+> = {
   gw: {
     link: 'up0',
     routerLink: 'gw0',
@@ -60,10 +64,17 @@ const INNER: Record<'inner' | 'inner2', { gateway: 'gw' | 'gw2' } & Network> = {
   inner: { gateway: 'gw', ...network('10.1.0', '2001:db8:c1') },
   inner2: { gateway: 'gw2', ...network('10.2.0', '2001:db8:c2') },
 };
+/** The same subnet. */
+const INNER_SECOND = network('10.1.0', '2001:db8:c1', 20);
 
 export function addressOf(host: GatewayHost, place: Place, f: Family): string {
-  if (host === 'inner' || host === 'inner2') return INNER[host][f].address;
-  return host === 'router' ? UP1[f].router : MOVABLE[host][place][f].address;
+  if (host === 'router') return UP1[f].router;
+  return host === 'inner2' ? INNER[host][f].address : networkOf(host, place)[f].address;
+}
+
+function networkOf(host: Movable, place: Place): Network {
+  if (host === 'inner') return place === 'first' ? INNER.inner : INNER_SECOND;
+  return MOVABLE[host][place];
 }
 
 export function buildGateways(names: Record<GatewayHost, string>, o: { uplinks: 1 | 2 }): void {
@@ -103,6 +114,9 @@ function furnish(namespace: string, host: GatewayHost): void {
     'ipv6/conf/all/forwarding': '1',
     'ipv4/conf/all/rp_filter': '1',
     'ipv4/conf/default/rp_filter': '1',
+    // A route by an uplink without a carrier is none.
+    'ipv4/conf/all/ignore_routes_with_linkdown': '1',
+    'ipv6/conf/all/ignore_routes_with_linkdown': '1',
   });
 }
 
@@ -118,15 +132,16 @@ function own(namespace: string, link: string, n: Network, which: 'address' | 'ro
 
 function settle(namespace: string, link: string, n: Network, metric = 100): void {
   own(namespace, link, n, 'address');
-  const way = (f: Family) => `route replace default via ${n[f].router} dev ${link} metric ${metric}`;
+  const way = (f: Family) =>
+    `route replace default via ${n[f].router} dev ${link} metric ${metric}`;
   ipBatch(namespace, FAMILIES.map(way));
 }
 
 /** Gives a host other addresses on the link that it is on. */
 export function renumber(namespace: string, host: Movable, place: Place): void {
-  const { link, [place]: there } = MOVABLE[host];
+  const link = host === 'inner' ? 'eth0' : MOVABLE[host].link;
   ipBatch(namespace, [`addr flush dev ${link} scope global`]);
-  settle(namespace, link, there);
+  settle(namespace, link, networkOf(host, place));
 }
 
 /** Has a gateway translate addresses: nft statements, in place of those before. */
