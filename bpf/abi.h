@@ -261,6 +261,8 @@ enum reason {
 	LEGACY_FORWARDED,   /* of a host behind this one, and the interface is no gateway's */
 	COUNT_END_TO_END,   /* a synchronization of a host behind this gateway, which does it itself */
 
+	DROP_ABOVE_WINDOW,  /* beyond what the synchronization's SYN/ACK allows, before it is proven */
+
 	REASON_END,
 };
 

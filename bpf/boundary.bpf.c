@@ -40,6 +40,17 @@ static __always_inline bool is_below_base(const struct packet *p, const struct f
 	return above < -1 || (above == -1 && p->payload > 1);
 }
 
+/* A stateful firewall on the new path knows no window of the peer but that of its SYN/ACK, 65535 at
+ * most.  Behind a segment above it Linux' conntrack finds the peer's ACKs too old, since they lie
+ * that far below, never learns its true window, and drops everything from then on: the mover's
+ * retransmissions as well.  So nothing above it until the peer has been heard.
+ */
+static __always_inline bool is_above_window(const struct packet *p, const struct flow *f,
+					    const struct mapping *m)
+{
+	return f->flags & FLOW_UNPROVEN && seq_diff(packet_end(p), m->snd_base) > 65535;
+}
+
 static __always_inline void count_rewrite(const struct rewrite *r)
 {
 	if (r->clamped)
@@ -102,6 +113,8 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 		return drop(DROP_FRAGMENT);
 	if (is_below_base(p, f, m->snd_base))
 		return drop(DROP_BELOW_BASE);
+	if (is_above_window(p, f, m))
+		return swallow(DROP_ABOVE_WINDOW);
 	if (!options_are_usual(skb, p))
 		option_scan(skb, p, &o);
 	if (o.reason == LEGACY_MALFORMED)

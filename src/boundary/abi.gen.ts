@@ -528,7 +528,8 @@ export const REASON = {
   COUNT_ANSWERED: 37,
   LEGACY_FORWARDED: 38,
   COUNT_END_TO_END: 39,
-  REASON_END: 40,
+  DROP_ABOVE_WINDOW: 40,
+  REASON_END: 41,
 } as const;
 
 export type ReasonClass = 'reason' | 'legacy' | 'drop' | 'count';
@@ -574,6 +575,7 @@ const REASONS = new Map<number, { group: ReasonClass; name: string }>([
   [37, { group: 'count', name: 'answered' }],
   [38, { group: 'legacy', name: 'forwarded' }],
   [39, { group: 'count', name: 'end-to-end' }],
+  [40, { group: 'drop', name: 'above-window' }],
 ]);
 
 /** The label of a reason: 'peer-plain', 'held'; its number if this version does not know it. */
