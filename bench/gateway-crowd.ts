@@ -22,7 +22,7 @@ const INNER = '10.91.8.2';
 const PORT = 5001;
 /* Long enough for the kernels to have sent everything once more, in vain. */
 const DARK_MS = 1_000;
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 120_000;
 const MESSAGE = new Uint8Array(100);
 
 export class GatewayCrowd {
