@@ -571,11 +571,17 @@ int tap_ingress(struct __sk_buff *skb)
 	struct settings *s = settings_read();
 	__be32 protocol = skb->protocol;
 	struct packet p;
-	bool ours;
+	bool ours, verbatim;
 
-	if (!place || !s || is_marked(skb, s->mark_verbatim))
+	if (!s)
 		return PASS;
 	ours = is_marked(skb, s->mark_network);
+	verbatim = is_marked(skb, s->mark_verbatim);
+	/* It has done its work.  With it, the tap of another VM would turn the frame round once more. */
+	if (ours || verbatim)
+		skb->mark = 0;
+	if (!place || verbatim)
+		return PASS;
 	if (protocol == bpf_htons(ETH_P_ARP))
 		return ours ? PASS : arp_from_guest(skb, place);
 	packet_parse(skb, &p, OUT);

@@ -31,6 +31,7 @@ import {
   flowIsOver,
   flowView,
   isForwarded,
+  type LegacyConnection,
   legacyConnections,
   legacyOfVms,
   legacyView,
@@ -56,8 +57,8 @@ import type {
   TapControl,
   TapsView,
 } from './view.js';
-import { addressMove } from './vm.js';
 import { VmFlows } from './vm-flows.js';
+import { addressMove } from './vm-view.js';
 import { Vms } from './vms.js';
 
 /* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a
@@ -195,6 +196,7 @@ class Daemon implements DaemonControl {
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#reconcile();
+    this.#vms.resume();
     this.#care.catchUp();
     rehearse(randomBytes).catch((error: unknown) => this.#log.warn({ err: error }, 'rehearsal'));
     await ended;
@@ -221,7 +223,7 @@ class Daemon implements DaemonControl {
 
   status(): StatusView {
     const flows = this.#boundary.flows().filter(([, flow]) => !flowIsOver(flow));
-    const legacy = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    const legacy = this.#legacy();
     const attached = new Set(this.#boundary.attached());
     const gateways = new Set(this.#boundary.attached('gateway'));
     const addresses = this.#monitor.addresses();
@@ -265,11 +267,13 @@ class Daemon implements DaemonControl {
         vm: this.#vms.of(kernel),
       }),
     );
-    const legacy = [
-      ...legacyConnections(this.#boundary, tcpSockets(this.#netlink)),
-      ...legacyOfVms(this.#boundary),
-    ].map((each) => legacyView(each, this.#vms.of(each.kernel)?.name));
+    const legacy = this.#legacy().map((each) => legacyView(each, this.#vms.of(each.kernel)?.name));
     return { version: 1, flows: [...ours, ...legacy] };
+  }
+
+  #legacy(): LegacyConnection[] {
+    const ours = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    return [...ours, ...legacyOfVms(this.#boundary)];
   }
 
   taps(): TapsView {
@@ -297,7 +301,7 @@ class Daemon implements DaemonControl {
 
   attach(name: string, gateway?: boolean): void {
     const isTap = this.#monitor.links().some((link) => link.name === name && link.vmTap);
-    if (isTap && gateway !== true) {
+    if ((isTap && gateway !== true) || this.#vms.has(name)) {
       this.attachTap(name);
       return;
     }
@@ -368,7 +372,10 @@ class Daemon implements DaemonControl {
   }
 
   #linkChanged(change: LinkChange): void {
-    if (change.type === 'carrier' && !change.up) this.#vms.linksChanged();
+    if (change.type === 'link-removed') {
+      this.#vms.linksChanged();
+      return;
+    }
     if (change.type === 'route-changed') this.#retention.routesChanged();
     else this.#emit(ofLinkChange(change));
     this.#care.changed(change);

@@ -5,7 +5,6 @@
 
 import type { Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
-import { SystemError } from '../libc/errno.js';
 import type { Clock, Outlet, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { encodePacket } from '../wire/packet.js';
@@ -54,8 +53,8 @@ export class VmFlows {
    */
   begin(tap: number, flows: Array<[Tuple, Flow]>, o: { mtu: number; epochAbove: number }): void {
     const tally = this.#tallyOf(tap);
-    tally.moved = 0;
-    tally.failures = [];
+    // Who asks again while some are on their way is told of all of them.
+    if (tally.pending === 0) Object.assign(tally, { moved: 0, failures: [] });
     for (const [kernel, flow] of flows) {
       const key = tupleKey(kernel);
       if (this.#journeys.has(key)) continue;
@@ -100,6 +99,14 @@ export class VmFlows {
     if (journey !== undefined) this.#end(journey, 'ended');
   }
 
+  /**
+   * The guest's program is told that its connection has ended, by a reset as its peer would have
+   * sent it (RFC 5961: SEQ must be exactly RCV.NXT, which is the highest ACK that the guest has sent).
+   */
+  tell(kernel: Tuple, flow: Flow): void {
+    this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
+  }
+
   close(): void {
     if (this.#giveUp !== undefined) this.#o.clock.clearTimer(this.#giveUp);
     for (const { settled } of this.#tallies.values()) for (const resolve of settled) resolve();
@@ -124,28 +131,16 @@ export class VmFlows {
     for (const resolve of tally.settled.splice(0)) resolve();
   }
 
-  /* The guest's program is told by a reset as its peer would have sent it (RFC 5961: SEQ must be
-   * exactly RCV.NXT, which is the highest ACK that the guest has sent).
-   */
   #fail(journey: Journey): void {
     const { kernel, reason } = journey;
     const why = reason ?? 'no-answer';
     const flow = this.#o.boundary.flow(kernel);
     this.#o.agent.cancel(kernel);
     this.#o.boundary.command({ verb: 'forget', kernel });
-    if (flow !== undefined) this.#tell(kernel, flow);
+    if (flow !== undefined) this.tell(kernel, flow);
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
     this.#end(journey, why);
-  }
-
-  /* A tap that is down or gone has nobody behind it to be told. */
-  #tell(kernel: Tuple, flow: Flow): void {
-    try {
-      this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
-    } catch (error) {
-      if (!(error instanceof SystemError)) throw error;
-    }
   }
 
   #armGiveUp(): void {

@@ -26,6 +26,10 @@ export const vmBoth: VmCase = {
       await stage.migrate(site, [], vm);
       await stage.checkPlace(site, vm);
       await checkTalk(stage, sessions.vm, `${vm} is at ${site}`);
+      // For now both are on one hypervisor, and vm2 is still at home.
+      if (vm === 'vm') {
+        await stage.checkReach(sessions.vm, [lab.vmAddress(family, 'vm2')], 'beside each other');
+      }
       for (const session of Object.values(sessions)) await session.type();
     }
     for (const [name, session] of Object.entries(sessions)) {

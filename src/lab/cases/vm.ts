@@ -3,9 +3,9 @@
  * talk to it. tiflow is on the hypervisors (the guest knows nothing), or in the guest.
  */
 import type { Moment } from '../scene.js';
-import type { Site } from '../topology.js';
+import { ARAMIS, type Site } from '../topology.js';
 import { type Migration, STAGES } from '../vm/migration.js';
-import type { Programs, VmCase, VmStage } from '../vm/stage.js';
+import { gatewayOf, type Programs, type VmCase, type VmStage } from '../vm/stage.js';
 import { now } from '../wait.js';
 
 export const vmLiveHypervisor: VmCase = {
@@ -50,6 +50,9 @@ export const vmBack: VmCase = {
 async function once(stage: VmStage, args: readonly string[]): Promise<void> {
   const programs = await stage.programs();
   await exhibits(stage, programs, 'before');
+  const reach = (site: Site, when: string) =>
+    stage.checkReach(programs.session, [ARAMIS[stage.family], gatewayOf(site, stage.family)], when);
+  await reach('athos', 'at athos');
   const at = now();
   const migration = await stage.migrate('porthos', args);
   await stage.checkPlace('porthos');
@@ -58,6 +61,7 @@ async function once(stage: VmStage, args: readonly string[]): Promise<void> {
   stage.step('athos is cut off');
   await stage.checkGoOn(programs, 'at porthos, athos cut off');
   await exhibits(stage, programs, 'after');
+  await reach('porthos', 'at porthos, athos cut off');
   await checkNewConnection(stage, 'porthos');
   await stage.finish(programs);
   stage.timeline = timeline(stage, migration, at);
