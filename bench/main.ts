@@ -8,6 +8,7 @@
 import { cpus, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { blackout } from './blackout.js';
+import { gatewayMany } from './gateway-many.js';
 import { sweepStale } from './host.js';
 import { many } from './many.js';
 import type { Measurement, Result } from './measurement.js';
@@ -18,7 +19,14 @@ import { throughput } from './throughput.js';
 
 const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.url));
 
-const MEASUREMENTS: readonly Measurement[] = [throughput, setUpTime, perPacket, blackout, many];
+const MEASUREMENTS: readonly Measurement[] = [
+  throughput,
+  setUpTime,
+  perPacket,
+  blackout,
+  many,
+  gatewayMany,
+];
 
 const USAGE_EXIT = 2;
 

@@ -142,7 +142,7 @@ export const tiflow = (...argv: string[]): string[] => [process.execPath, CLI, .
  */
 export function daemon(
   runDir: string,
-  settings: Record<string, string | number>,
+  settings: Record<string, string | number | readonly string[]>,
   seen: { runDir: string; interfaces: readonly string[] } = { runDir, interfaces: ['eth0'] },
 ): string[] {
   mkdirSync(runDir, { recursive: true });

@@ -101,9 +101,12 @@ const icmpCount = (silentMs: number): number => {
 
 const isHeld = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.HELD) !== 0;
 
-/** In kernel view, from the own address, as Linux itself says that a neighbour is missing. */
+/**
+ * In kernel view, from the peer itself: the kernel may be another host's, behind a gateway or on a
+ * tap, and takes what comes in from its own address for forged (a martian).
+ */
 function unreachables(kernel: Tuple, una: Seq, count: number): Effect[] {
-  const packet = hostUnreachable(encodePacket(quotedSegment(kernel, una)), kernel.local);
+  const packet = hostUnreachable(encodePacket(quotedSegment(kernel, una)), kernel.remote);
   return Array.from({ length: count }, () => ({ effect: 'inject', packet }));
 }
 

@@ -79,12 +79,12 @@ test('a flow that looks idle is kicked as well: its kernel may have sent what ne
   assert.ok(brief(commit(mover, 10).kick).includes('inject ICMP x7'));
 });
 
-test('the ICMPs quote SND.UNA in the kernel tuple, and come from the own address', () => {
+test('the ICMPs quote SND.UNA in the kernel tuple, and come from the peer: nobody takes them for martians', () => {
   const { mover } = flows({ moverSent: 10, moverAcked: 4 });
   for (const icmp of injected(commit(mover, 9)).slice(0, 7)) {
     assert.deepEqual([icmp[9], icmp[20], icmp[21]], [1, 3, 1], 'host unreachable');
     const text = Buffer.from(icmp).toString('hex');
-    assert.equal(text.slice(24, 40), 'c000020ac000020a', 'to the own address, from it');
+    assert.equal(text.slice(24, 40), 'cb007107c000020a', 'to the own address, from the peer');
     const quoted = new DataView(icmp.buffer, icmp.byteOffset + 28);
     assert.equal(quoted.getUint32(24), tiackSeq(mover, 4));
     assert.deepEqual([quoted.getUint16(20), quoted.getUint16(22)], [22, 40_000]);
