@@ -57,9 +57,6 @@ import { Vms } from './vms.js';
  */
 const RST_SILENT_MS = 200;
 
-/* Middleboxes are replaced now and then. */
-const PLAIN_PEER_TTL_S = 3600;
-
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
 
@@ -409,7 +406,7 @@ function configure(boundary: Boundary, config: Config): void {
     markNetwork: marks.network,
     markVerbatim: marks.verbatim,
     rstSilentMs: RST_SILENT_MS,
-    plainPeerTtlS: PLAIN_PEER_TTL_S,
+    plainPeerTtlS: Math.ceil(config.plainPeerTtlMs / 1e3),
     enabled: 1,
     keyId: config.psk?.keyId ?? 0,
     requirePsk: config.psk?.require ? 1 : 0,

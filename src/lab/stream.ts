@@ -77,6 +77,8 @@ export interface TransferOptions {
   server: HostName;
   /** of the server; default: the one that the host has now */
   address?: string;
+  /** what the client dials, where that is not the server's address: a NAT in front of it */
+  dial?: string;
   family: Family;
   port: number;
   connections?: number;
@@ -108,10 +110,10 @@ export class Transfer {
   static async open(lab: Lab, o: TransferOptions): Promise<Transfer> {
     const { connections = 1, gapMs = 30 } = o;
     const address = o.address ?? lab.address(o.server, o.family);
-    const rest = [address, String(o.port), String(connections), String(gapMs)];
-    const server = new StreamProgram(lab, o.server, ['listen', ...rest]);
+    const rest = [String(o.port), String(connections), String(gapMs)];
+    const server = new StreamProgram(lab, o.server, ['listen', address, ...rest]);
     await server.ready('listening');
-    const client = new StreamProgram(lab, o.client, ['connect', ...rest]);
+    const client = new StreamProgram(lab, o.client, ['connect', o.dial ?? address, ...rest]);
     await client.ready('connected');
     await server.ready('connected');
     return new Transfer(client, server, connections);
@@ -138,6 +140,34 @@ export class Transfer {
     };
     await until('the stream to flow', flows, boundMs);
     return now();
+  }
+
+  /** Waits until so many bytes more have arrived at either end. */
+  async carried(bytes: number, boundMs = 20_000): Promise<void> {
+    const before = await this.#reports();
+    const arrived = async () => {
+      const { client, server } = await this.#reports();
+      const more = [
+        client.received - before.client.received,
+        server.received - before.server.received,
+      ];
+      return more.every((count) => count >= bytes);
+    };
+    await until(`${bytes} bytes more both ways`, arrived, boundMs);
+  }
+
+  /** Of a transfer that may be in pieces: what arrived that was not written, in words. */
+  async wrongBytes(): Promise<string | undefined> {
+    const { client, server } = await this.#reports();
+    const wrong = client.wrong + server.wrong;
+    const tooMany = client.received > server.written || server.received > client.written;
+    if (wrong > 0) return `${wrong} with wrong bytes`;
+    return tooMany ? 'more bytes than were written' : undefined;
+  }
+
+  /** Ends the programs as they are. */
+  stop(): void {
+    for (const end of this.both) end.stop();
   }
 
   /** Waits until everything written so far has arrived. */
