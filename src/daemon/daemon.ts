@@ -32,6 +32,7 @@ import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { MovedHook } from './moved-hook.js';
+import { NarrowPaths } from './narrow-paths.js';
 import { Orphans } from './orphans.js';
 import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
 import { Retention } from './retention.js';
@@ -102,6 +103,7 @@ class Daemon implements DaemonControl {
   #mobility: Mobility;
   #orphans: Orphans;
   #upkeep: Upkeep;
+  #narrowPaths: NarrowPaths;
   #vmFlows: VmFlows;
   #vms: Vms;
   #end: () => void = () => undefined;
@@ -155,6 +157,11 @@ class Daemon implements DaemonControl {
       readEvents: () => this.#readEvents(),
       forgotten: (kernel) => this.#forgotten(kernel),
     });
+    this.#narrowPaths = new NarrowPaths({
+      flow: (kernel) => boundary.flow(kernel),
+      deliver: (kernel, packet) => this.#outlet.toKernel(packet, kernel),
+      ...{ clock: CLOCK, emit },
+    });
     this.#vmFlows = new VmFlows({ ...shared, agent: this.#agent, outlet: this.#outlet });
     this.#vms = this.#newVms();
   }
@@ -184,6 +191,7 @@ class Daemon implements DaemonControl {
     this.#settling.close();
     this.#vms.close();
     this.#vmFlows.close();
+    this.#narrowPaths.close();
     this.#upkeep.close();
     this.#orphans.close();
     this.#mobility.close();
@@ -384,6 +392,8 @@ class Daemon implements DaemonControl {
   #synchronized(event: SyncEvent): void {
     this.#mobility.synchronized(event);
     this.#vmFlows.synchronized(event);
+    if (event.type === 'proven' || event.type === 'committed')
+      this.#narrowPaths.moved(event.kernel);
     this.#emit(ofSyncEvent(event));
   }
 

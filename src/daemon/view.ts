@@ -136,6 +136,7 @@ export type MonitorEventName =
   | 'mapped'
   | 'kicked'
   | 'proven'
+  | 'narrowed'
   | 'attempt-failed'
   | 'move-failed'
   | 'events-lost'
@@ -155,6 +156,7 @@ export interface MonitorEvent {
   tifid?: string;
   epoch?: number;
   gap_ms?: number;
+  mtu?: number;
   client?: string;
   reason?: string;
   lost?: number;

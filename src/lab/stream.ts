@@ -204,8 +204,10 @@ export class Transfer {
 
   #whole({ client, server }: Ends<Report>): Whole {
     const far = new Map(server.details.map((c) => [c.client_port, c]));
+    // Of a single one it is clear, though a NAT gave it another port.
+    const only = server.details.length === 1 ? server.details[0] : undefined;
     const broken = client.details.filter((near) => {
-      const other = far.get(near.client_port);
+      const other = far.get(near.client_port) ?? only;
       const intact = other && near.written === other.received && other.written === near.received;
       return !intact || near.wrong_at >= 0 || other.wrong_at >= 0;
     });

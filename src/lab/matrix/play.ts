@@ -165,17 +165,13 @@ async function afterMove({ transfer }: Actor, at: number): Promise<Cell> {
   return { kind: 'moved', gap_ms: Math.round(streams.silence(at, back)) };
 }
 
-/** Why the daemon gave up on it. */
-function refusal(stage: Stage, { transfer }: Actor, at: number, code: string): Cell {
+/** Why the daemon gave up on it. Its event may come behind the program's error. */
+async function refusal(stage: Stage, { transfer }: Actor, at: number, code: string): Promise<Cell> {
   const end = `:${transfer.port}`;
-  const failed = stage.lab
-    .daemon('vm')
-    .events.find(
-      (e) =>
-        e.event === 'move-failed' &&
-        e.at_ms >= at &&
-        e.kernel?.split(' > ').some((side) => side.endsWith(end)),
-    );
-  if (failed?.reason) return { kind: 'refused', reason: failed.reason };
-  return { kind: 'broken', detail: `${code} at the program, and no move has failed` };
+  const { events } = stage.lab.daemon('vm');
+  const about = (kernel = ''): boolean => kernel.split(' > ').some((side) => side.endsWith(end));
+  const failed = () =>
+    events.find((e) => e.event === 'move-failed' && e.at_ms >= at && about(e.kernel));
+  const why = await until(`the event move-failed after ${code} at the program`, failed);
+  return { kind: 'refused', reason: why.reason ?? 'no reason' };
 }

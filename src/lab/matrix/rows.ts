@@ -130,11 +130,11 @@ export const ROWS: readonly Row[] = [
   {
     name: 'unknown-options-dropped',
     summary: 'SYNs with an unknown option dropped',
-    why: 'The third SYN goes without it; the destination is remembered, and the next connection not delayed.',
+    why: 'The third SYN goes without it: only the client knows that there was one. The destination is remembered, and the next connection not delayed.',
     settings: { plain_peer_ttl: '4s' },
     build: (lab) => mangle(lab, `${IS.syn} tcp option ${TI} exists drop`),
     before: checkMemory,
-    expected: { server: 'plain: syn-lost', client: 'plain: syn-lost' },
+    expected: { server: 'plain: peer-plain', client: 'plain: syn-lost' },
   },
   {
     name: 'isn-rewritten',
@@ -188,6 +188,7 @@ export const ROWS: readonly Row[] = [
   {
     name: 'mtu-icmp-dropped',
     summary: `path MTU of ${MTU_SMALL} after the move, ICMP dropped`,
+    why: 'Large packets vanish; after two seconds the kernel is told a path MTU, as the router should have done.',
     build: (lab) => narrowPorthos(lab, MTU_SMALL, 'dropped'),
     expected: MOVED,
   },
