@@ -11,6 +11,7 @@ import { blackout } from './blackout.js';
 import { sweepStale } from './host.js';
 import { many } from './many.js';
 import type { Measurement, Result } from './measurement.js';
+import { optionsDropped } from './options-dropped.js';
 import { perPacket } from './per-packet.js';
 import { formatResults, keepResults, mergeResults } from './results.js';
 import { setUpTime } from './set-up-time.js';
@@ -18,7 +19,14 @@ import { throughput } from './throughput.js';
 
 const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.url));
 
-const MEASUREMENTS: readonly Measurement[] = [throughput, setUpTime, perPacket, blackout, many];
+const MEASUREMENTS: readonly Measurement[] = [
+  throughput,
+  setUpTime,
+  optionsDropped,
+  perPacket,
+  blackout,
+  many,
+];
 
 const USAGE_EXIT = 2;
 
