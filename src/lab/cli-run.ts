@@ -34,17 +34,23 @@ export function addRun(lab: Command): void {
     .option('--wire <impairment>', 'a userspace wire at aramis: delay=50ms,loss=1%,…')
     .option('--page <file>', 'matrix: write docs/MIDDLEBOXES.md')
     .action((name: string, row: string | undefined, o: RunVerbOptions) =>
-      verb(() => (name === 'matrix' ? matrix(row, o) : run(name, o))),
+      verb(() => (name === 'matrix' ? matrix(row, o) : run(name, row, o))),
     );
 }
 
 async function matrix(row: string | undefined, o: RunVerbOptions): Promise<void> {
-  const { json = false, seed, page } = o;
+  const { json = false, seed, page, ipv6, show, keep, wire } = o;
+  if (ipv6 || show || keep || wire !== undefined) {
+    throw new UsageError('matrix: --ipv6, --show, --keep and --wire are for single cases');
+  }
   const ok = await runMatrixVerb({ row, json, seed, page, onStep: printStep });
   process.exitCode = ok ? 0 : 1;
 }
 
-async function run(name: string, o: RunVerbOptions): Promise<void> {
+async function run(name: string, row: string | undefined, o: RunVerbOptions): Promise<void> {
+  if (row !== undefined || o.page !== undefined) {
+    throw new UsageError(`${name}: a row and --page are for the matrix`);
+  }
   const known = CASES.find((c) => c.name === name);
   if (!known) {
     throw new UsageError(`no case ${name} (there are ${CASES.map((c) => c.name).join(', ')})`);

@@ -42,12 +42,14 @@ const OPTION = { end: 0, nop: 1, sack: 5 };
 export class Randomizer {
   readonly #mode: IsnMode;
   readonly #draw: () => number;
+  readonly #onConnection: (key: string) => void;
   readonly #connections = new Map<string, Connection>();
 
-  /** `draw` returns random 32-bit numbers. */
-  constructor(mode: IsnMode, draw: () => number) {
+  /** `draw` returns random 32-bit numbers; `onConnection` hears of each new connection. */
+  constructor(mode: IsnMode, draw: () => number, onConnection: (key: string) => void = () => {}) {
     this.#mode = mode;
     this.#draw = draw;
+    this.#onConnection = onConnection;
   }
 
   /** Changes the frame, which comes from that side and has a right TCP checksum, in place. */
@@ -79,6 +81,7 @@ export class Randomizer {
       this.#connections.delete(oldest);
     }
     this.#connections.set(s.key, fresh);
+    this.#onConnection(s.key);
     return fresh;
   }
 }

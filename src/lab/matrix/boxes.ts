@@ -53,6 +53,28 @@ const FORWARD = 'type filter hook forward priority filter';
 /** Before any connection tracking box looks at the packet's rules. */
 const MANGLE = 'type filter hook forward priority mangle';
 
+/**
+ * The rules with a counter that no packet has met, on any host: boxes that have not acted, or
+ * only on one family. Those of both sites count as one, the VM may not have been at both.
+ */
+export function idleRules(lab: Lab): string[] {
+  const met = new Map<string, number>();
+  for (const host of ['router', ...SITES] as const) {
+    for (const line of lab.run(host, ['nft', 'list', 'ruleset']).split('\n')) {
+      const [, rule, packets] = /^\s*(.*) counter packets (\d+) /.exec(line) ?? [];
+      if (rule === undefined) continue;
+      met.set(rule, (met.get(rule) ?? 0) + Number(packets));
+    }
+  }
+  return [...met].filter(([, packets]) => packets === 0).map(([rule]) => rule);
+}
+
+/** A counter of either end's kernel that nothing was counted on: `TcpExtSyncookiesRecv`. */
+export const idleCounter = (lab: Lab, name: string): string[] =>
+  (['aramis', 'vm'] as const)
+    .filter((host) => !new RegExp(`^${name} +[1-9]`, 'm').test(lab.run(host, ['nstat', '-as'])))
+    .map((host) => `${name} of ${host}`);
+
 /** What a rule does to all that the router forwards. */
 export const mangle = (lab: Lab, ...rules: string[]): void =>
   nft(lab, 'router', { forward: [MANGLE, ...rules] });
@@ -72,7 +94,7 @@ export function denyInbound(lab: Lab, end: End, services: boolean): void {
       forward: [
         FORWARD,
         'ct state invalid drop',
-        `${inbound} ct state established,related accept`,
+        `${inbound} ct state established,related counter accept`,
         ...(services ? [`${inbound} tcp dport ${PORTS} accept`] : []),
         `${inbound} drop`,
       ],
@@ -83,17 +105,17 @@ export function denyInbound(lab: Lab, end: End, services: boolean): void {
 /** Source ports change, too; the services, if there are any, are forwarded. */
 export function masquerade(lab: Lab, end: End, services: boolean): void {
   for (const { host, inside, address4, address6 } of BOXES[end]) {
-    const inbound = `iifname != "${inside}" tcp dport ${PORTS} dnat`;
+    const inbound = `iifname != "${inside}" tcp dport ${PORTS}`;
     nft(lab, host, {
       postrouting: [
         'type nat hook postrouting priority srcnat',
-        `oifname != "${inside}" meta l4proto tcp masquerade fully-random`,
+        `oifname != "${inside}" meta l4proto tcp counter masquerade fully-random`,
       ],
       ...(services && {
         prerouting: [
           'type nat hook prerouting priority dstnat',
-          `${inbound} ip to ${address4}`,
-          `${inbound} ip6 to ${address6}`,
+          `${inbound} meta nfproto ipv4 counter dnat ip to ${address4}`,
+          `${inbound} meta nfproto ipv6 counter dnat ip6 to ${address6}`,
         ],
       }),
     });
@@ -107,7 +129,7 @@ export function synproxy(lab: Lab): void {
   nft(lab, 'router', {
     prerouting: [
       'type filter hook prerouting priority raw',
-      `tcp dport ${PORTS} tcp flags syn notrack`,
+      `tcp dport ${PORTS} tcp flags syn counter notrack`,
     ],
     forward: [
       FORWARD,
@@ -126,8 +148,9 @@ export function atBothEnds(lab: Lab, settings: Record<string, string>): void {
 export function narrowPorthos(lab: Lab, mtu: number, icmp: 'passed' | 'dropped'): void {
   lab.run('router', ['ip', 'link', 'set', 'porthos0', 'mtu', String(mtu)]);
   lab.run('porthos', ['ip', 'link', 'set', 'up0', 'mtu', String(mtu)]);
-  if (icmp === 'passed') return;
-  const tooBig = ['icmp type destination-unreachable drop', 'icmpv6 type packet-too-big drop'];
+  const verdict = icmp === 'passed' ? 'accept' : 'drop';
+  const types = ['icmp type destination-unreachable', 'icmpv6 type packet-too-big'];
+  const tooBig = types.map((type) => `${type} counter ${verdict}`);
   for (const host of ['router', 'porthos'] as const) {
     nft(lab, host, { output: ['type filter hook output priority filter', ...tooBig] });
   }

@@ -42,8 +42,8 @@ const LIMITS = `## Where the peer cannot be dialled
 
 The end that moves sends a SYN to where its peer is. A peer behind a NAT or behind a firewall that lets nothing in is reached by
 nobody, so a server cannot move away from such a client: refused, in time, with a reason. It is the client that could
-dial; [decision 6](decisions/0006-the-peer-may-dial.md) says how that will be added. The program of the peer is not told by
-the move that fails, because nothing reaches it; its own kernel and the stall detection of its daemon are what it has.
+dial; [decision 6](decisions/0006-the-peer-may-dial.md) says how that will be added. The peer's program is not told by a move that
+failed, because nothing reaches it: for that end it is as if the server had vanished.
 `;
 
 /** Both families in one where they agree. */

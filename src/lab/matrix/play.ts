@@ -9,7 +9,7 @@ import type { Check } from '../scene.js';
 import { type PlayedTransfer, Stage } from '../stage.js';
 import type { Family } from '../topology.js';
 import { now, until } from '../wait.js';
-import { type End, NAT_ADDRESS } from './boxes.js';
+import { type End, idleRules, NAT_ADDRESS } from './boxes.js';
 import { type Cell, type Cells, COLUMNS, type Column, FAMILIES } from './cell.js';
 import type { Row } from './rows.js';
 
@@ -109,6 +109,8 @@ async function playColumns(
       cells[actor.column][actor.family] = cell;
     }),
   );
+  const idle = (row.idle ?? idleRules)(lab);
+  stage.check('the box has acted', idle.length === 0, idle.join('; '));
   return stage;
 }
 

@@ -2,6 +2,7 @@
  * The rows of the middlebox matrix: what stands on the path, and what has to become of a
  * connection when its server or its client moves. docs/MIDDLEBOXES.md is generated from them.
  */
+import { readFileSync } from 'node:fs';
 import type { Lab, LabOptions } from '../lab.js';
 import { LabError } from '../namespace.js';
 import type { Stage } from '../stage.js';
@@ -11,6 +12,7 @@ import {
   denyInbound,
   dropInvalid,
   type End,
+  idleCounter,
   mangle,
   masquerade,
   narrowPorthos,
@@ -32,11 +34,20 @@ export interface Row {
   build?(lab: Lab, ends: Record<Column, End>): void;
   /** where the box is depends on which end is the client: each column in a lab of its own */
   apart?: true;
+  /** what of the box has not acted, in words, if its rules do not tell; [] is well */
+  idle?(lab: Lab): string[];
   /** the ends that are dialled at the address of their NAT */
   natted?: readonly Column[];
   /** more to be seen before the move */
   before?(stage: Stage): Promise<void>;
   expected: Record<Column, Outcome>;
+}
+
+/** The wire's log has a line for each connection: four transfers, each before and after. */
+function notRewritten(lab: Lab): string[] {
+  const log = readFileSync(`${lab.directory}/router/wire.log`, 'utf8');
+  const rewritten = log.split('\n').filter((line) => line.startsWith('rewrites'));
+  return rewritten.length >= 8 ? [] : [`the wire has rewritten ${rewritten.length} connections`];
 }
 
 const MOVED = { server: 'moved', client: 'moved' } as const;
@@ -50,8 +61,8 @@ const IS = {
 };
 const TI = 253;
 
-const strip = (name: string, option: string | number, when: string) => (lab: Lab) =>
-  mangle(lab, `${when} reset tcp option ${option} comment "${name}"`);
+const strip = (option: string | number, when: string) => (lab: Lab) =>
+  mangle(lab, `${when} tcp option ${option} exists counter reset tcp option ${option}`);
 
 /** A smaller one is not IPv6. */
 const MTU_SMALL = 1280;
@@ -97,7 +108,7 @@ export const ROWS: readonly Row[] = [
   },
   {
     name: 'nat-at-both',
-    summary: 'both',
+    summary: 'MASQUERADE at both',
     why: 'As with the NAT at the client.',
     apart: true,
     build: (lab, ends) => {
@@ -110,21 +121,21 @@ export const ROWS: readonly Row[] = [
   {
     name: 'ti-stripped-syn',
     summary: 'our option removed from SYNs',
-    build: strip('TI', TI, IS.syn),
+    build: strip(TI, IS.syn),
     expected: { server: 'plain: peer-plain', client: 'plain: peer-plain' },
   },
   {
     name: 'ti-stripped-syn-ack',
     summary: 'our option removed from SYN/ACKs',
     why: 'Only the server believes in a TI flow; the client, asked to move it, answers with a reset.',
-    build: strip('TI', TI, IS.synAck),
+    build: strip(TI, IS.synAck),
     expected: { server: 'refused: refused', client: 'plain: peer-plain' },
   },
   {
     name: 'ti-stripped-ack',
     summary: 'our option removed from ACKs',
     why: 'The third ACK of a set-up carries none; that of a synchronization does, and it proves nothing without.',
-    build: strip('TI', TI, IS.ack),
+    build: strip(TI, IS.ack),
     expected: { server: 'refused: unconfirmed', client: 'refused: unconfirmed' },
   },
   {
@@ -132,7 +143,7 @@ export const ROWS: readonly Row[] = [
     summary: 'SYNs with an unknown option dropped',
     why: 'The third SYN goes without it: only the client knows that there was one. The destination is remembered, and the next connection not delayed.',
     settings: { plain_peer_ttl: '4s' },
-    build: (lab) => mangle(lab, `${IS.syn} tcp option ${TI} exists drop`),
+    build: (lab) => mangle(lab, `${IS.syn} tcp option ${TI} exists counter drop`),
     before: checkMemory,
     expected: { server: 'plain: peer-plain', client: 'plain: syn-lost' },
   },
@@ -140,30 +151,32 @@ export const ROWS: readonly Row[] = [
     name: 'isn-rewritten',
     summary: 'SEQ, ACK and SACK rewritten by random deltas for each connection, 1 % loss',
     wire: { impairment: 'loss=1%', isn: 'rewritten' },
+    idle: notRewritten,
     expected: MOVED,
   },
   {
     name: 'isn-rewritten-sack-forgotten',
     summary: 'SEQ and ACK rewritten but SACK not, as old firewalls do, 1 % loss',
     wire: { impairment: 'loss=1%', isn: 'sack-forgotten' },
+    idle: notRewritten,
     expected: MOVED,
   },
   {
     name: 'mss-clamped',
     summary: 'MSS lowered to 1000 in SYNs and SYN/ACKs',
-    build: (lab) => mangle(lab, `${IS.either} tcp option maxseg size set 1000`),
+    build: (lab) => mangle(lab, `${IS.either} counter tcp option maxseg size set 1000`),
     expected: MOVED,
   },
   {
     name: 'wscale-stripped',
     summary: 'window scale removed from SYNs and SYN/ACKs',
-    build: strip('window scale', 'window', IS.either),
+    build: strip('window', IS.either),
     expected: MOVED,
   },
   {
     name: 'timestamps-stripped',
     summary: 'timestamps removed from SYNs and SYN/ACKs',
-    build: strip('timestamps', 'timestamp', IS.either),
+    build: strip('timestamp', IS.either),
     expected: MOVED,
   },
   {
@@ -177,6 +190,7 @@ export const ROWS: readonly Row[] = [
     name: 'syn-cookies',
     summary: 'a listener that answers every SYN with a cookie',
     build: (lab) => atBothEnds(lab, { 'ipv4/tcp_syncookies': '2' }),
+    idle: (lab) => idleCounter(lab, 'TcpExtSyncookiesRecv'),
     expected: MOVED,
   },
   {
@@ -197,7 +211,11 @@ export const ROWS: readonly Row[] = [
     summary: 'ECN asked for by both ends, and cleared in every IP header',
     build: (lab) => {
       atBothEnds(lab, { 'ipv4/tcp_ecn': '1' });
-      mangle(lab, 'ip ecn set not-ect', 'ip6 ecn set not-ect');
+      mangle(
+        lab,
+        'ip ecn != not-ect counter ip ecn set not-ect',
+        'ip6 ecn != not-ect counter ip6 ecn set not-ect',
+      );
     },
     expected: MOVED,
   },

@@ -69,7 +69,9 @@ class Lane {
 function randomizer(mode: string | undefined, seed: number): Randomizer | undefined {
   const known = ISN_MODES.find((m) => m === mode);
   const draw = draws(seed);
-  return known && new Randomizer(known, () => Math.floor(draw() * 0x1_0000_0000));
+  const draw32 = (): number => Math.floor(draw() * 0x1_0000_0000);
+  const log = (key: string): void => void process.stdout.write(`rewrites ${key}\n`);
+  return known && new Randomizer(known, draw32, log);
 }
 
 function main([aPath = '', aTap = '', bPath = '', bTap = '', ...rest]: string[]): void {
