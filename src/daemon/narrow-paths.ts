@@ -100,11 +100,13 @@ export class NarrowPaths {
     return smaller.length > 0;
   }
 
-  /** False: the system refused, for lack of a route or of buffers. */
+  /** In the name of the far end: from its own address a guest takes nothing that comes by its link.
+   * False: the system refused, for lack of a route or of buffers.
+   */
   #tell(kernel: Tuple, at: Seq, mtu: number): boolean {
     const quoted = encodePacket(quotedSegment(kernel, at));
     try {
-      this.#o.deliver(kernel, packetTooBig(quoted, kernel.local, mtu));
+      this.#o.deliver(kernel, packetTooBig(quoted, kernel.remote, mtu));
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;
       return false;

@@ -54,7 +54,7 @@ describe('a black hole for large packets', () => {
       assert.equal(await connection.echoed(LARGE, BY_ITSELF_MS), undefined, 'came by itself');
       assert.equal(connection.info().mss, mss);
       const { sndUna } = connection.position();
-      raw.toKernel(packetTooBig(connection.quoted(sndUna), vmAddress('athos', family), MTU));
+      raw.toKernel(packetTooBig(connection.quoted(sndUna), FAR[family], MTU));
       await until('smaller segments', () => connection.info().mss <= MTU - 40, 100);
       assert.notEqual(await connection.echoed(LARGE, TOLD_MS), undefined);
       blackHole(false);
