@@ -471,6 +471,12 @@ static __always_inline int tap_in(struct __sk_buff *skb, struct packet *p, struc
 	return p->protocol ? icmp_any(skb, p, IN) : PASS;
 }
 
+/* A mark that is not set marks nothing. */
+static __always_inline bool is_marked(const struct __sk_buff *skb, __u32 mark)
+{
+	return mark && skb->mark == mark;
+}
+
 /* What the guest sends.  Frames of the daemon in its name come by here as well, marked: they only
  * need an outside address, if they have an inside one.
  */
@@ -481,11 +487,17 @@ int tap_ingress(struct __sk_buff *skb)
 	struct settings *s = settings_read();
 	__be32 protocol = skb->protocol;
 	struct packet p;
-	bool ours;
+	bool ours, verbatim;
 
-	if (!place || !s || (s->mark_verbatim && skb->mark == s->mark_verbatim))
+	if (!s)
 		return PASS;
-	ours = s->mark_network && skb->mark == s->mark_network;
+	ours = is_marked(skb, s->mark_network);
+	verbatim = is_marked(skb, s->mark_verbatim);
+	/* It has done its work.  With it, the tap of another VM would turn the frame round once more. */
+	if (ours || verbatim)
+		skb->mark = 0;
+	if (!place || verbatim)
+		return PASS;
 	if (protocol == bpf_htons(ETH_P_ARP))
 		return ours ? PASS : arp_from_guest(skb, place);
 	packet_parse(skb, &p, OUT);
@@ -499,6 +511,19 @@ int tap_ingress(struct __sk_buff *skb)
 	return place_out(skb, &p, place);
 }
 
+/* What is flooded by the bridge for somebody else is not: the guest's card will drop it.  A function
+ * of its own for the 8 bytes of stack that tap_egress must not have more of: Linux 6.1 rounds each
+ * frame up to 32 bytes, and 352 + 96 + 64 is all that there is.
+ */
+static __noinline bool tap_is_guests(struct __sk_buff *skb, const struct place *place)
+{
+	__u8 mac[ETH_ALEN];
+
+	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
+		return false;
+	return mac[0] & 1 || !mac_is_known(place->guest_mac) || mac_equal(mac, place->guest_mac);
+}
+
 /* What the guest receives. */
 SEC("tc")
 int tap_egress(struct __sk_buff *skb)
@@ -506,19 +531,15 @@ int tap_egress(struct __sk_buff *skb)
 	struct place *place = place_of(skb->ifindex);
 	struct settings *s = settings_read();
 	__be32 protocol = skb->protocol;
-	__u8 mac[ETH_ALEN];
 	struct packet p;
 
 	if (!place || !s)
 		return PASS;
-	if (s->mark_guest && skb->mark == s->mark_guest)
+	if (is_marked(skb, s->mark_guest))
 		return PASS;
-	if (s->mark_guest && (skb->mark == s->mark_network || skb->mark == s->mark_verbatim))
+	if (is_marked(skb, s->mark_network) || is_marked(skb, s->mark_verbatim))
 		return bpf_redirect(skb->ifindex, BPF_F_INGRESS);
-	/* Flooded by the bridge, for somebody else: the guest's card will drop it. */
-	if (bpf_skb_load_bytes(skb, 0, mac, sizeof(mac)))
-		return PASS;
-	if (!(mac[0] & 1) && mac_is_known(place->guest_mac) && !mac_equal(mac, place->guest_mac))
+	if (!tap_is_guests(skb, place))
 		return PASS;
 	if (protocol == bpf_htons(ETH_P_ARP))
 		return arp_from_network(skb, place);

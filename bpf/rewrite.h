@@ -124,32 +124,38 @@ static __noinline int rewrite_sack(struct __sk_buff *skb, __u32 at, __u32 blocks
 	return bpf_skb_store_bytes(skb, at, &nops, 2, 0);
 }
 
+/* The sum over all options; negative if they cannot be read.  In a function of its own for its
+ * buffer: Linux 6.1 rounds each frame up to 32 bytes and allows 512 for a chain of calls.
+ */
+static __noinline __s64 rewrite_options_sum(struct __sk_buff *skb, const struct packet *p)
+{
+	__be32 options[OPTIONS_MAX / 4] = {};
+	__u32 length = p->options;
+
+	if (length < 4 || length > OPTIONS_MAX)
+		return -1;
+	if (bpf_skb_load_bytes(skb, p->l4 + sizeof(struct tcphdr), options, length))
+		return -1;
+	return bpf_csum_diff(0, 0, options, sizeof(options), 0);
+}
+
 /* The option may start at an odd offset, where summing block by block would need byte swaps; the
  * sum over all options before and after is right at any offset.
  */
 static __noinline int rewrite_sack_option(struct __sk_buff *skb, const struct packet *p,
 					  __u32 sack_blocks, __u32 sack_at, struct rewrite *r)
 {
-	__be32 options[OPTIONS_MAX / 4] = {};
-	__u32 length = p->options;
-	__u32 at = p->l4 + sizeof(struct tcphdr);
-	__s64 sum;
+	__s64 sum = rewrite_options_sum(skb, p);
+	__be32 old = sum, new;
 
-	if (length < 4 || length > OPTIONS_MAX)
+	if (sum < 0 || rewrite_sack(skb, p->l4 + sack_at, sack_blocks, r))
 		return -1;
-	/* One buffer after the other, not two: Linux 6.1 rounds each frame up to 32 bytes and allows
-	 * 512 for this call chain.
-	 */
-	if (bpf_skb_load_bytes(skb, at, options, length))
-		return -1;
-	sum = bpf_csum_diff(options, sizeof(options), 0, 0, 0);
+	sum = rewrite_options_sum(skb, p);
+	new = sum;
 	if (sum < 0)
 		return -1;
-	if (rewrite_sack(skb, p->l4 + sack_at, sack_blocks, r))
-		return -1;
-	if (bpf_skb_load_bytes(skb, at, options, length))
-		return -1;
-	sum = bpf_csum_diff(0, 0, options, sizeof(options), sum);
+	/* A sum of words is itself a word of the same sum. */
+	sum = bpf_csum_diff(&old, sizeof(old), &new, sizeof(new), 0);
 	if (sum < 0)
 		return -1;
 	return bpf_l4_csum_replace(skb, p->l4 + 16, 0, sum, 0);
@@ -251,6 +257,7 @@ static __always_inline int quoted_parse(struct __sk_buff *skb, const struct pack
 	if (bpf_skb_load_bytes(skb, p->l4, &type, 1) || !icmp_is_error(type, p->ipv6))
 		return -1;
 	q->l3 = p->l4 + ICMP_HEADER;
+	q->tuple.tap = p->tuple.tap;
 	if (quoted_parse_ip(skb, p->ipv6, q, sent) ||
 	    bpf_skb_load_bytes(skb, q->l4, &front, sizeof(front)))
 		return -1;

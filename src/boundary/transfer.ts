@@ -76,6 +76,7 @@ export function unpackLuggage(bytes: Uint8Array, { tap, nowNs }: Arrival): Lugga
   const [version, lowest] = [view.getUint16(4), view.getUint16(6)];
   if (
     lowest > ABI_VERSION ||
+    version < LOWEST_COMPATIBLE ||
     view.getUint16(8) !== FLOW_SIZE ||
     view.getUint16(10) !== PLAIN_SIZE
   ) {

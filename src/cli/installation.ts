@@ -61,6 +61,8 @@ function served(client: DaemonClient, status: StatusView, flows: FlowView[]): In
     },
     detach: (name) => client.detach(name),
     stopDaemon: async () => {
+      // VMs are told, and give their addresses back, as long as there is somebody to do it.
+      for (const { name } of status.taps) await client.detachTap(name);
       await client.shutdown();
       return true;
     },

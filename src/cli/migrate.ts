@@ -15,7 +15,8 @@ import { makeDirectory } from '../daemon/run-directory.js';
 import { Journals } from '../migrate/journal.js';
 import { isLibvirtDomain } from '../migrate/libvirt.js';
 import { Migration } from '../migrate/migration.js';
-import { recover } from '../migrate/recovery.js';
+import { hasEnded } from '../migrate/process-mark.js';
+import { recover, VmGone } from '../migrate/recovery.js';
 import { runStages, Undecided } from '../migrate/stages.js';
 import type { MigrationRequest } from '../migrate/survey.js';
 import { vmDaemonAt } from '../migrate/vm-daemon.js';
@@ -28,6 +29,7 @@ import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 /* The guard has more time than a person who waits. */
 const RECONNECT_MS = 60_000;
 const GUARD_RECONNECT_MS = 15 * 60_000;
+const OWNER_ENDS_MS = 30_000;
 
 interface MigrateOptions extends RunDirOption {
   to?: string;
@@ -114,7 +116,7 @@ async function migrateByQmp(
   const outcome = await runStages(chosen, { signal: interrupt, emit });
   const last = finalEvent({ request, outcome, facts: migration.facts, tookMs: printer.tookMs() });
   const isOver =
-    (outcome.result === 'undone' && outcome.notUndone.length === 0) ||
+    (outcome.result === 'undone' && outcome.notUndone.every(({ error }) => isGone(error))) ||
     (outcome.result === 'done' && outcome.unfinished.length === 0);
   await migration.close(isOver);
   dismissGuard?.();
@@ -141,6 +143,11 @@ function requestOf(vm: string, o: MigrateOptions): MigrationRequest {
     bandwidth: o.bandwidth,
     downtimeMs: o.downtimeLimit,
   };
+}
+
+/* A VM that has ended leaves nothing to recover. */
+function isGone(error: Error): boolean {
+  return error instanceof VmGone;
 }
 
 /* The first Ctrl-C takes the migration back; the others are told to wait for that. */
@@ -177,7 +184,10 @@ async function guard(id: string, runDir: string): Promise<void> {
   for await (const chunk of process.stdin.setEncoding('utf8')) heard += chunk;
   // It has ended by itself, and has said what to do if anything is to be done.
   if (heard !== '') return;
-  if (new Journals(runDir).readSource(id) === undefined) return;
+  const journal = new Journals(runDir).readSource(id);
+  if (journal === undefined) return;
+  // The kernel closes the pipe before the process is gone.
+  await hasEnded(journal.owner, OWNER_ENDS_MS);
   const what = await recoverById(id, runDir, GUARD_RECONNECT_MS);
   process.stdout.write(`${new Date().toISOString()} its process was killed; ${what}\n`);
 }

@@ -2,7 +2,7 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { z } from 'zod';
-import { parseGuestState } from '../guest/identity.js';
+import { type GuestState, parseGuestState } from '../guest/identity.js';
 import { PlaceError } from '../guest/request.js';
 import { address } from '../wire/address.js';
 import { interfaceName } from './config.js';
@@ -78,7 +78,7 @@ function interfaceRoutes(control: DaemonControl, path: string): Record<string, A
     DELETE: (_, response) => {
       const name = interfaceName.safeParse(decodePathPart(encoded));
       if (!name.success) throw new RequestError(400, 'bad-name', 'not an interface name');
-      done(response, () => control.detach(name.data));
+      return done(response, () => control.detach(name.data));
     },
   };
 }
@@ -135,10 +135,20 @@ async function settle(
   o: { guest: unknown; request: string[] },
 ): Promise<GuestPlaceView> {
   try {
-    return await vm.settle(parseGuestState(o.guest), o.request);
+    return await vm.settle(guestOf(o.guest), o.request);
+  } catch (error) {
+    if (error instanceof PlaceError) {
+      throw new RequestError(error.code === 'bad-request' ? 400 : 409, error.code, error.message);
+    }
+    throw error;
+  }
+}
+
+function guestOf(json: unknown): GuestState {
+  try {
+    return parseGuestState(json);
   } catch (error) {
     if (error instanceof TypeError) throw new RequestError(400, 'bad-body', error.message);
-    if (error instanceof PlaceError) throw new RequestError(409, error.code, error.message);
     throw error;
   }
 }

@@ -6,6 +6,11 @@
  *   POST   /v1/interfaces        {"name":"eth0"}: attach
  *   DELETE /v1/interfaces/NAME   detach
  *   DELETE /v1/interfaces        detach from all
+ *   GET    /v1/taps              TapsView: the VMs of this hypervisor
+ *   POST   /v1/taps              {"name":"vnet0","mac":…}: attach; MAC of the guest if it is known
+ *   DELETE /v1/taps/NAME         detach; its addresses here are given back
+ *   GET    /v1/taps/NAME/guest   GuestState: all that is known of the guest
+ *   POST   /v1/taps/NAME/…       place, export, import, synchronize, announce: a migration's steps
  *   POST   /v1/shutdown          end the daemon; flows go on
  *
  * Every error is an ErrorView.  Everything that a client can make grow is bounded here.

@@ -95,7 +95,9 @@ export class DaemonClient {
   }
 
   async importFlows(tap: string, o: { flows: string; outside: string[] }): Promise<ImportView> {
-    return (await this.#ask('POST', tapPath(tap, 'import'), o)) as ImportView;
+    // Of an ExportView all but that.
+    const body = { flows: o.flows, outside: o.outside };
+    return (await this.#ask('POST', tapPath(tap, 'import'), body)) as ImportView;
   }
 
   /** `moved` false: the VM has been nowhere else. */
@@ -117,7 +119,11 @@ export class DaemonClient {
 
   /** Events from now on, until the daemon stops or the caller leaves the loop. */
   async *monitor(signal?: AbortSignal): AsyncGenerator<MonitorEvent> {
-    const response = await this.#send('GET', '/v1/monitor', undefined, signal);
+    const response = await this.#send('GET', '/v1/monitor', undefined, signal).catch(
+      (error: NodeJS.ErrnoException) => {
+        throw this.#explain(error);
+      },
+    );
     if (response.statusCode !== 200) throw refusal(response, await readAll(response));
     const lines = createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY });
     try {
@@ -136,13 +142,14 @@ export class DaemonClient {
     answerMs = this.#answerTimeoutMs,
   ): Promise<unknown> {
     const timeout = AbortSignal.timeout(answerMs);
-    const response = await this.#send(method, path, body, timeout);
     try {
+      const response = await this.#send(method, path, body, timeout);
       const text = await readAll(response);
       if (response.statusCode !== 200) throw refusal(response, text);
       return JSON.parse(text);
     } catch (error) {
-      throw error instanceof DaemonError ? error : this.#explain(error as NodeJS.ErrnoException);
+      if (error instanceof DaemonError) throw error;
+      throw this.#explain(error as NodeJS.ErrnoException, answerMs);
     }
   }
 
@@ -163,12 +170,12 @@ export class DaemonClient {
         headers: text === undefined ? {} : { 'Content-Type': 'application/json' },
       });
       sent.on('response', resolve);
-      sent.on('error', (error: NodeJS.ErrnoException) => reject(this.#explain(error)));
+      sent.on('error', reject);
       sent.end(text);
     });
   }
 
-  #explain(error: NodeJS.ErrnoException): Error {
+  #explain(error: NodeJS.ErrnoException, answerMs = this.#answerTimeoutMs): Error {
     const socket = socketPath(this.#runDir);
     if (error.code === 'ENOENT' || error.code === 'ECONNREFUSED' || error.code === 'ENOTDIR') {
       return new DaemonNotRunning(`no daemon runs in ${this.#runDir} (start one: tiflow up IF...)`);
@@ -179,7 +186,7 @@ export class DaemonClient {
     if (error.name === 'AbortError') {
       const pid = daemonPid(this.#runDir);
       const who = pid === undefined ? '' : ` (pid ${pid}; if it hangs, kill it: flows go on)`;
-      const what = `the daemon at ${socket} did not answer in ${this.#answerTimeoutMs} ms${who}`;
+      const what = `the daemon at ${socket} did not answer in ${answerMs} ms${who}`;
       return new DaemonError(what, 'ETIMEDOUT');
     }
     const code = error.code ?? error.message;

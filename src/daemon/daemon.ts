@@ -21,13 +21,20 @@ import { tcpSockets } from '../link/sockets.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
-import type { Address } from '../wire/address.js';
+import { type Address, address, family } from '../wire/address.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
 import { Detours, withDetours } from './detours.js';
-import { flowIsOver, flowView, legacyConnections, legacyOfVms, legacyView } from './flow-views.js';
+import {
+  flowIsOver,
+  flowView,
+  type LegacyConnection,
+  legacyConnections,
+  legacyOfVms,
+  legacyView,
+} from './flow-views.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
@@ -49,8 +56,8 @@ import type {
   TapControl,
   TapsView,
 } from './view.js';
-import { addressMove } from './vm.js';
 import { VmFlows } from './vm-flows.js';
+import { addressMove } from './vm-view.js';
 import { Vms } from './vms.js';
 
 /* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a
@@ -60,6 +67,9 @@ const RST_SILENT_MS = 200;
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
+
+/* RFC 7535: anycast, and nobody's own network, so what leads there is the default route. */
+const ELSEWHERE = address('192.31.196.1');
 
 const CLOCK: Clock = {
   now: monotonicMs,
@@ -162,7 +172,12 @@ class Daemon implements DaemonControl {
       deliver: (kernel, packet) => this.#outlet.toKernel(packet, kernel),
       ...{ clock: CLOCK, emit },
     });
-    this.#vmFlows = new VmFlows({ ...shared, agent: this.#agent, outlet: this.#outlet });
+    this.#vmFlows = new VmFlows({
+      ...shared,
+      agent: this.#agent,
+      outlet: this.#outlet,
+      clock: CLOCK,
+    });
     this.#vms = this.#newVms();
   }
 
@@ -180,6 +195,7 @@ class Daemon implements DaemonControl {
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#reconcile();
+    this.#vms.resume();
     this.#care.catchUp();
     rehearse(randomBytes).catch((error: unknown) => this.#log.warn({ err: error }, 'rehearsal'));
     await ended;
@@ -207,7 +223,7 @@ class Daemon implements DaemonControl {
 
   status(): StatusView {
     const flows = this.#boundary.flows().filter(([, flow]) => !flowIsOver(flow));
-    const legacy = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    const legacy = this.#legacy();
     const attached = new Set(this.#boundary.attached());
     const addresses = this.#monitor.addresses();
     const legacyByReason: Record<string, number> = {};
@@ -248,11 +264,13 @@ class Daemon implements DaemonControl {
         vm: this.#vms.of(kernel),
       }),
     );
-    const legacy = [
-      ...legacyConnections(this.#boundary, tcpSockets(this.#netlink)),
-      ...legacyOfVms(this.#boundary),
-    ].map((each) => legacyView(each, this.#vms.of(each.kernel)?.name));
+    const legacy = this.#legacy().map((each) => legacyView(each, this.#vms.of(each.kernel)?.name));
     return { version: 1, flows: [...ours, ...legacy] };
+  }
+
+  #legacy(): LegacyConnection[] {
+    const ours = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    return [...ours, ...legacyOfVms(this.#boundary)];
   }
 
   taps(): TapsView {
@@ -279,7 +297,8 @@ class Daemon implements DaemonControl {
   }
 
   attach(name: string): void {
-    if (this.#monitor.links().some((link) => link.name === name && link.vmTap)) {
+    const isTap = this.#monitor.links().some((link) => link.name === name && link.vmTap);
+    if (isTap || this.#vms.has(name)) {
       this.attachTap(name);
       return;
     }
@@ -328,9 +347,19 @@ class Daemon implements DaemonControl {
       ...{ outlet: this.#outlet, agent: this.#agent, flows: this.#vmFlows, clock: CLOCK },
       random32: () => randomBytes(4).readUInt32BE(),
       mtuOf: (name) => this.#monitor.links().find((link) => link.name === name)?.mtu ?? MTU_LEAST,
+      gateways4: () => this.#gateways4(),
       emit: (event) => this.#emit(event),
       moved: (vm, from, to) => hook.moved(addressMove(vm, from, to)),
     });
+  }
+
+  /* The router of this machine, or this machine, if it is one. */
+  #gateways4(): Address[] {
+    const way = this.#routes.to(ELSEWHERE);
+    const own = this.#monitor
+      .addresses()
+      .flatMap((a) => (family(a.address) === 4 ? a.address : []));
+    return [...(way?.gateway ? [way.gateway] : []), ...own];
   }
 
   #forgotten(kernel: Tuple): void {
@@ -339,7 +368,10 @@ class Daemon implements DaemonControl {
   }
 
   #linkChanged(change: LinkChange): void {
-    if (change.type === 'carrier' && !change.up) this.#vms.linksChanged();
+    if (change.type === 'link-removed') {
+      this.#vms.linksChanged();
+      return;
+    }
     if (change.type === 'route-changed') this.#retention.routesChanged();
     else this.#emit(ofLinkChange(change));
     this.#care.changed(change);

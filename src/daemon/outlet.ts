@@ -3,6 +3,7 @@
  */
 
 import type { Boundary, Place } from '../boundary/boundary.js';
+import { SystemError } from '../libc/errno.js';
 import { FrameSender } from '../libc/frame.js';
 import type { RawSender } from '../libc/raw.js';
 import type { Outlet } from '../sync/agent.js';
@@ -71,6 +72,7 @@ export class DaemonOutlet implements Outlet {
     this.#taps = o.taps;
   }
 
+  /** Throws SystemError. */
   toWire(packet: Uint8Array, kernel: Tuple): void {
     const { tap } = kernel;
     if (tap === undefined) {
@@ -90,7 +92,8 @@ export class DaemonOutlet implements Outlet {
     const place = this.#boundary.place(tap);
     const nextHop = place && gatewayMac(place, packet);
     if (place === undefined || nextHop === undefined) return;
-    this.#taps.toNetworkVerbatim(tap, etherFrame(nextHop, place.guestMac, packet));
+    const frame = etherFrame(nextHop, place.guestMac, packet);
+    trySend(() => this.#taps.toNetworkVerbatim(tap, frame));
   }
 
   toKernel(packet: Uint8Array, kernel: Tuple): void {
@@ -101,7 +104,8 @@ export class DaemonOutlet implements Outlet {
     }
     const place = this.#boundary.place(tap);
     if (place === undefined) return;
-    this.#taps.toGuest(tap, etherFrame(place.guestMac, DAEMON_MAC, packet));
+    const frame = etherFrame(place.guestMac, DAEMON_MAC, packet);
+    trySend(() => this.#taps.toGuest(tap, frame));
   }
 
   /* At home without a lease nobody has told us the gateway, but the guest knows it. */
@@ -110,6 +114,15 @@ export class DaemonOutlet implements Outlet {
     if (gateway !== undefined) return gateway;
     const guests = this.#boundary.flow(kernel)?.nextHop;
     return guests !== undefined && isKnown(guests) ? guests : undefined;
+  }
+}
+
+/** The tap's queue is full, or it is down or gone: as good as lost on the way. */
+export function trySend(send: () => void): void {
+  try {
+    send();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
   }
 }
 

@@ -43,16 +43,24 @@ export function farewell(segment: Uint8Array, former: Address | undefined): Fare
   if ('error' in packet || packet.flags.includes('R') || !packet.flags.includes('A')) {
     return undefined;
   }
-  const end = seqAdd(packet.seq, packet.payload.length);
-  // The peer may have what the guest sends again, or not.
-  const nexts = end === packet.seq ? [packet.seq] : [packet.seq, end];
+  const end = seqAdd(packet.seq, packet.payload.length + missingBytes(segment));
+  // The peer may have what the guest sends again, or not; of a FIN all or all but that.
+  const fin = packet.flags.includes('F') ? [seqAdd(end, 1)] : [];
+  const nexts = [...new Set([packet.seq, end, ...fin])];
   return {
-    toGuest: encodePacket({ ...reset(turned(packet), packet.ack) }),
+    toGuest: encodePacket(reset(turned(packet), packet.ack)),
     toPeer:
       former === undefined
         ? []
         : nexts.map((next) => encodePacket(reset({ ...packet, source: former }, next))),
   };
+}
+
+/* By how much it was cut short: the data plane hands up little more than the headers. */
+function missingBytes(packet: Uint8Array): number {
+  const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
+  const whole = view.getUint8(0) >> 4 === 4 ? view.getUint16(2) : 40 + view.getUint16(4);
+  return Math.max(0, whole - packet.length);
 }
 
 const turned = (p: Packet): Packet => ({

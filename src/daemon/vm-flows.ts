@@ -5,12 +5,11 @@
 
 import type { Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
-import type { Outlet, SyncAgent } from '../sync/agent.js';
+import type { Clock, Outlet, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { encodePacket } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
 import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
-import { monotonicMs } from './clock.js';
 import type { Emit } from './monitor-events.js';
 import type { SynchronizeView } from './view.js';
 
@@ -21,6 +20,8 @@ interface Journey {
 }
 
 interface Tally {
+  /** Its journeys; counted, for each that ends of a full table would else count all the rest. */
+  pending: number;
   moved: number;
   failures: Array<{ kernel: string; reason: string }>;
   /** Called when the last journey of the tap has ended. */
@@ -31,6 +32,7 @@ export interface VmFlowsOptions {
   boundary: Pick<Boundary, 'command' | 'flow'>;
   agent: Pick<SyncAgent, 'move' | 'cancel'>;
   outlet: Pick<Outlet, 'toKernel'>;
+  clock: Clock;
   giveUpMs: number;
   emit: Emit;
 }
@@ -39,7 +41,7 @@ export class VmFlows {
   readonly #o: VmFlowsOptions;
   readonly #journeys = new Map<string, Journey>();
   readonly #tallies = new Map<number, Tally>();
-  #giveUp: NodeJS.Timeout | undefined;
+  #giveUp: unknown;
 
   constructor(o: VmFlowsOptions) {
     this.#o = o;
@@ -50,11 +52,14 @@ export class VmFlows {
    * how many epochs another machine may have used meanwhile.
    */
   begin(tap: number, flows: Array<[Tuple, Flow]>, o: { mtu: number; epochAbove: number }): void {
-    this.#tallies.set(tap, { moved: 0, failures: [], settled: this.#tallyOf(tap).settled });
+    const tally = this.#tallyOf(tap);
+    // Who asks again while some are on their way is told of all of them.
+    if (tally.pending === 0) Object.assign(tally, { moved: 0, failures: [] });
     for (const [kernel, flow] of flows) {
       const key = tupleKey(kernel);
       if (this.#journeys.has(key)) continue;
-      this.#journeys.set(key, { kernel, since: monotonicMs(), reason: undefined });
+      tally.pending += 1;
+      this.#journeys.set(key, { kernel, since: this.#o.clock.now(), reason: undefined });
       const newest = (flow.epoch + o.epochAbove) & 0xffff;
       this.#o.agent.move(kernel, kernel.local, { mtu: o.mtu, redirect: true, newest });
     }
@@ -63,17 +68,17 @@ export class VmFlows {
 
   /** Resolves when all of the tap's have ended, or time is up; how it stands then. */
   async settled(tap: number, withinMs: number): Promise<SynchronizeView> {
-    if (this.#pendingOf(tap) > 0) {
+    const { clock } = this.#o;
+    if (this.#tallyOf(tap).pending > 0) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, withinMs);
+        const timer = clock.setTimer(withinMs, resolve);
         this.#tallyOf(tap).settled.push(() => {
-          clearTimeout(timer);
+          clock.clearTimer(timer);
           resolve();
         });
       });
     }
-    const { moved, failures } = this.#tallyOf(tap);
-    const pending = this.#pendingOf(tap);
+    const { moved, failures, pending } = this.#tallyOf(tap);
     return { version: 1, moved, failed: failures.length, pending, failures };
   }
 
@@ -94,58 +99,62 @@ export class VmFlows {
     if (journey !== undefined) this.#end(journey, 'ended');
   }
 
+  /**
+   * The guest's program is told that its connection has ended, by a reset as its peer would have
+   * sent it (RFC 5961: SEQ must be exactly RCV.NXT, which is the highest ACK that the guest has sent).
+   */
+  tell(kernel: Tuple, flow: Flow): void {
+    this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
+  }
+
   close(): void {
-    clearTimeout(this.#giveUp);
+    if (this.#giveUp !== undefined) this.#o.clock.clearTimer(this.#giveUp);
     for (const { settled } of this.#tallies.values()) for (const resolve of settled) resolve();
   }
 
   #tallyOf(tap: number): Tally {
     const known = this.#tallies.get(tap);
     if (known !== undefined) return known;
-    const fresh: Tally = { moved: 0, failures: [], settled: [] };
+    const fresh: Tally = { pending: 0, moved: 0, failures: [], settled: [] };
     this.#tallies.set(tap, fresh);
     return fresh;
-  }
-
-  #pendingOf(tap: number): number {
-    return [...this.#journeys.values()].filter(({ kernel }) => kernel.tap === tap).length;
   }
 
   #end(journey: Journey, failure: string | undefined): void {
     const { kernel } = journey;
     this.#journeys.delete(tupleKey(kernel));
     const tally = this.#tallyOf(kernel.tap ?? 0);
+    tally.pending -= 1;
     if (failure === undefined) tally.moved += 1;
     else tally.failures.push({ kernel: tupleText(kernel), reason: failure });
-    if (this.#pendingOf(kernel.tap ?? 0) > 0) return;
+    if (tally.pending > 0) return;
     for (const resolve of tally.settled.splice(0)) resolve();
   }
 
-  /* The guest's program is told by a reset as its peer would have sent it (RFC 5961: SEQ must be
-   * exactly RCV.NXT, which is the highest ACK that the guest has sent).
-   */
   #fail(journey: Journey): void {
     const { kernel, reason } = journey;
     const why = reason ?? 'no-answer';
     const flow = this.#o.boundary.flow(kernel);
     this.#o.agent.cancel(kernel);
     this.#o.boundary.command({ verb: 'forget', kernel });
-    if (flow !== undefined) this.#o.outlet.toKernel(encodePacket(resetFor(kernel, flow)), kernel);
+    if (flow !== undefined) this.tell(kernel, flow);
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
     this.#end(journey, why);
   }
 
   #armGiveUp(): void {
-    if (this.#giveUp !== undefined || this.#journeys.size === 0) return;
-    const oldest = Math.min(...[...this.#journeys.values()].map(({ since }) => since));
-    const dueMs = Math.max(0, oldest + this.#o.giveUpMs - monotonicMs());
-    this.#giveUp = setTimeout(() => this.#giveUpDue(), dueMs);
+    // In the order in which they began, so the first is the oldest.
+    const [oldest] = this.#journeys.values();
+    if (this.#giveUp !== undefined || oldest === undefined) return;
+    const { clock, giveUpMs } = this.#o;
+    const dueMs = Math.max(0, oldest.since + giveUpMs - clock.now());
+    this.#giveUp = clock.setTimer(dueMs, () => this.#giveUpDue());
   }
 
   #giveUpDue(): void {
     this.#giveUp = undefined;
-    const due = monotonicMs() - this.#o.giveUpMs;
+    const due = this.#o.clock.now() - this.#o.giveUpMs;
     for (const journey of [...this.#journeys.values()]) {
       if (journey.since <= due) this.#fail(journey);
     }

@@ -3,17 +3,11 @@
  * the same name is not mistaken for it.
  */
 
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { z } from 'zod';
 import { type GuestState, parseGuestState } from '../guest/identity.js';
+import { type Address, address } from '../wire/address.js';
 
 export interface VmRecord {
   version: 1;
@@ -23,12 +17,26 @@ export interface VmRecord {
   /** How its addresses here are asked for; empty: it is at home and keeps its own. */
   request: string[];
   /** By what it was reached at the place that it came from. */
-  former: string[];
+  former: Address[];
+  /** Its flows have been packed: it may live elsewhere. */
+  left: boolean;
 }
 
-const directory = (runDir: string): string => join(runDir, 'taps');
-const file = (runDir: string, name: string): string => join(directory(runDir), `${name}.json`);
+const shape = z.object({
+  version: z.literal(1),
+  name: z.string(),
+  tap: z.int(),
+  guest: z.unknown().transform((guest) => parseGuestState(guest)),
+  request: z.array(z.string()),
+  former: z.array(z.string().transform((text) => address(text))),
+  left: z.boolean(),
+});
 
+const SUFFIX = '.json';
+const directory = (runDir: string): string => join(runDir, 'taps');
+const file = (runDir: string, name: string): string => join(directory(runDir), `${name}${SUFFIX}`);
+
+/** Whole or not at all, whenever the daemon dies. */
 export function writeRecord(runDir: string, record: VmRecord): void {
   mkdirSync(directory(runDir), { recursive: true, mode: 0o700 });
   const path = file(runDir, record.name);
@@ -39,9 +47,8 @@ export function writeRecord(runDir: string, record: VmRecord): void {
 /** What was written down of this tap; undefined: nothing that can be used. */
 export function readRecord(runDir: string, name: string, tap: number): VmRecord | undefined {
   try {
-    const record = JSON.parse(readFileSync(file(runDir, name), 'utf8')) as VmRecord;
-    if (record.version !== 1 || record.tap !== tap) return undefined;
-    return { ...record, guest: parseGuestState(record.guest) };
+    const record = shape.parse(JSON.parse(readFileSync(file(runDir, name), 'utf8')));
+    return record.tap === tap ? record : undefined;
   } catch {
     return undefined;
   }
@@ -51,10 +58,24 @@ export function forgetRecord(runDir: string, name: string): void {
   rmSync(file(runDir, name), { force: true });
 }
 
+/** Forgets all but those of these taps, and what a daemon that died was writing. */
+export function keepRecords(runDir: string, names: readonly string[]): void {
+  const kept = new Set(names.map((name) => `${name}${SUFFIX}`));
+  for (const name of recordFiles(runDir)) {
+    if (!kept.has(name)) rmSync(join(directory(runDir), name), { force: true });
+  }
+}
+
 /** Forgets all, with the directory. */
 export function removeRecords(runDir: string): void {
-  const path = directory(runDir);
-  if (!existsSync(path)) return;
-  for (const name of readdirSync(path)) rmSync(join(path, name), { force: true });
-  rmSync(path, { recursive: true, force: true });
+  rmSync(directory(runDir), { recursive: true, force: true });
+}
+
+function recordFiles(runDir: string): string[] {
+  try {
+    return readdirSync(directory(runDir));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
 }

@@ -7,27 +7,26 @@
  * What must survive the daemon is in the data plane (flows, place) and in a file (the guest).
  */
 
-import { FLOW_FLAG, type Flow, type Place, REASON } from '../boundary/abi.gen.js';
+import type { Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
-import { packLuggage, unpackLuggage } from '../boundary/transfer.js';
 import { GuestCare } from '../guest/guest-care.js';
 import type { GuestState } from '../guest/identity.js';
 import type { Outside } from '../guest/place.js';
-import { SystemError } from '../libc/errno.js';
+import { PlaceError, parseRequest } from '../guest/request.js';
 import type { SyncAgent } from '../sync/agent.js';
 import type { Clock } from '../sync/clock.js';
-import { type Address, address, family } from '../wire/address.js';
+import { type Address, family } from '../wire/address.js';
 import { type Mac, macBytes, macFromBytes } from '../wire/ethernet.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
+import { askHome } from './ask-home.js';
 import { monotonicNs } from './clock.js';
 import { flowIsOver } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
-import type { AddressMove, OutsideAddresses } from './moved-hook.js';
-import { DAEMON_MAC, type DaemonOutlet, type TapSender } from './outlet.js';
+import { DAEMON_MAC, type DaemonOutlet, type TapSender, trySend } from './outlet.js';
 import { RequestError } from './request-error.js';
-import { farewell, provocation } from './stranded.js';
 import type { ExportView, GuestPlaceView, ImportView, SynchronizeView, TapView } from './view.js';
 import type { VmFlows } from './vm-flows.js';
+import { flowsOf, packFlows, plainOf, takeInFlows } from './vm-luggage.js';
 import {
   atHome,
   isAway,
@@ -38,14 +37,16 @@ import {
   withOutside,
 } from './vm-place.js';
 import { forgetRecord, type VmRecord, writeRecord } from './vm-record.js';
+import { provoke, tellEnds } from './vm-stranded.js';
+import { outsideOf, tapView, UNSETTLED } from './vm-view.js';
 
 const SILENT = 'nothing is known of its guest, which has not sent anything yet (give its MAC)';
 
-/** Flags of flows that do not go as their mapping says, or of which nobody knows yet. */
-const UNSETTLED = FLOW_FLAG.HELD | FLOW_FLAG.UNPROVEN;
-
 /* So many attempts may another machine have made for a flow before it comes back to us. */
 const EPOCHS_ELSEWHERE = 64;
+
+/* Servers come back, and the lease of the former daemon is good for longer than this. */
+const SETTLE_AGAIN_MS = 30_000;
 
 export interface VmOptions {
   name: string;
@@ -59,6 +60,8 @@ export interface VmOptions {
   clock: Clock;
   random32: () => number;
   mtu: () => number;
+  /** Where an address that an operator gives may lead from here. */
+  gateways4: () => Address[];
   emit: Emit;
   /** The VM is called otherwise from now on: addresses that were, addresses that are. */
   moved: (vm: Vm, from: Address[], to: Address[]) => void;
@@ -74,6 +77,10 @@ export class Vm {
   #former: Address[] = [];
   /** Its flows have been packed: it lives elsewhere, or comes back with other epochs. */
   #left = false;
+  /** Counts requests for a place: the last one counts. */
+  #requests = 0;
+  #again: unknown;
+  #closing = false;
 
   constructor(o: VmOptions) {
     this.#o = o;
@@ -86,12 +93,44 @@ export class Vm {
     const { boundary } = this.#o;
     const place = boundary.place(this.tap) ?? nowhere();
     boundary.setPlace(this.tap, mac === undefined ? place : { ...place, guestMac: macBytes(mac) });
-    if (record === undefined) return;
+    const care = this.#careOf();
+    // Of another guest: somebody has put another VM on the tap.
+    if (record === undefined || care === undefined || record.guest.mac !== this.mac) return;
     this.#request = record.request;
-    this.#former = record.former.map(address);
-    this.#careOf()?.restore(record.guest);
+    this.#former = record.former;
+    this.#left = record.left;
+    care.restore(record.guest);
+    if (isAway(place)) care.away();
+    else care.home();
+  }
+
+  /** Goes on where the former daemon ended. */
+  resume(): void {
+    const { boundary } = this.#o;
+    if (this.#care === undefined) return;
+    const away = isAway(boundary.place(this.tap) ?? nowhere());
     // The lease is asked for again, and is the same; until then the place is as it was.
-    if (record.request.length > 0) void this.#settleAgain();
+    if (away && this.#request.length > 0) void this.#settleAgain();
+    // Those of a VM that has left are held until somebody says what became of it.
+    if (!this.#left && this.#former.length > 0) void this.synchronize(0, true);
+  }
+
+  /** The guest's hardware address, from who knows.  Throws RequestError if it is another's. */
+  isOf(mac: Mac): void {
+    const { boundary } = this.#o;
+    if (this.mac === undefined) {
+      const place = boundary.place(this.tap) ?? nowhere();
+      boundary.setPlace(this.tap, { ...place, guestMac: macBytes(mac) });
+      return;
+    }
+    if (this.mac === mac) return;
+    const what = `the guest behind ${this.name} is ${this.mac}, not ${mac}`;
+    throw new RequestError(409, 'other-guest', `${what} (take the boundary off and on again)`);
+  }
+
+  /** It is being detached. */
+  get closing(): boolean {
+    return this.#closing;
   }
 
   get mac(): Mac | undefined {
@@ -100,29 +139,21 @@ export class Vm {
   }
 
   view(): TapView {
-    const place = this.#o.boundary.place(this.tap) ?? nowhere();
-    const flows = this.#flows().filter(([, flow]) => !flowIsOver(flow));
-    const state = this.#care?.state();
-    return {
+    return tapView({
       name: this.name,
-      mac: this.mac ?? null,
-      place: isAway(place) ? 'away' : 'home',
-      inside: [place.inside4, place.inside6].filter((a) => a !== '::'),
-      outside: this.outside(),
-      gateway: this.#care?.outside?.outside4?.gateway ?? state?.inside4?.gateway ?? null,
-      flows: {
-        protected: flows.length,
-        moving: flows.filter(([, flow]) => flow.flags & UNSETTLED).length,
-        moved: flows.filter(([, flow]) => flow.moves > 0).length,
-        legacy: this.#plain().length,
-      },
-    };
+      mac: this.mac,
+      place: this.#o.boundary.place(this.tap) ?? nowhere(),
+      gateway: this.#care?.outside?.outside4?.gateway,
+      homeGateway: this.#care?.state().inside4?.gateway,
+      flows: this.#flows().map(([, flow]) => flow),
+      legacy: this.#plain().length,
+    });
   }
 
   /** By what the VM is reached at this place: addresses, and the prefix of its IPv6 ones. */
   outside(): Address[] {
     const place = this.#o.boundary.place(this.tap) ?? nowhere();
-    return [place.outside4, place.outside6].filter((a) => a !== '::');
+    return outsideOf(place);
   }
 
   /** What the network makes of a tuple of the guest. */
@@ -144,44 +175,39 @@ export class Vm {
     const care = this.#careOf();
     if (care === undefined) throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
     const { boundary } = this.#o;
+    await askHome(care, boundary.place(this.tap) ?? nowhere());
+    this.#refuseIfGone();
+    // As it is now: the data plane has learned meanwhile.
     const place = boundary.place(this.tap) ?? nowhere();
-    await this.#askHome(care, place);
     for (const own of place.own6) if (own !== '::') care.uses(own);
     if (!isAway(place)) boundary.setPlace(this.tap, atHome(place, care.state()));
     this.#save();
     return care.state();
   }
 
-  /* What nobody answers is what the guest says of itself. */
-  async #askHome(care: GuestCare, place: Place): Promise<void> {
-    if (isAway(place)) return;
-    const { inside4, inside6 } = care.state();
-    const own = place.inside4 === '::' ? undefined : place.inside4;
-    const knows = inside4 !== null && (own === undefined || inside4.address === own);
-    const [informed] = await Promise.all([
-      knows || care.inform(own),
-      inside6 !== null || !this.#speaks6(place) || care.solicit(),
-    ]);
-    if (!informed && own !== undefined)
-      care.assume({ address: own, prefixLength: 32, gateway: null });
-  }
-
-  /* A guest without IPv6 is not asked about for 3 s. */
-  #speaks6(place: Place): boolean {
-    return place.own6.some((a) => a !== '::');
-  }
-
-  /** Gets outside addresses at this place.  Throws PlaceError. */
+  /**
+   * Gets outside addresses at this place.  Throws PlaceError, after which it is where it was; and
+   * RequestError if somebody has asked for another place meanwhile.
+   */
   async settle(guest: GuestState, request: string[]): Promise<GuestPlaceView> {
     const { boundary } = this.#o;
-    const before = boundary.place(this.tap) ?? nowhere();
-    boundary.setPlace(this.tap, withGuest({ ...before, guestMac: macBytes(guest.mac) }, guest));
+    parseRequest(request, guest);
+    this.isOf(guest.mac);
     const care = this.#careOf();
-    care?.restore(guest);
+    if (care === undefined) throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
+    this.#requests += 1;
+    const mine = this.#requests;
+    const before = boundary.place(this.tap) ?? nowhere();
+    boundary.setPlace(this.tap, withGuest(before, guest));
+    care.restore(guest);
+    const outside = await care.settle(request, this.#hints()).catch((error: unknown) => {
+      if (mine === this.#requests) boundary.setPlace(this.tap, before);
+      throw error;
+    });
+    this.#refuseIfGone();
+    if (mine !== this.#requests)
+      throw new RequestError(409, 'superseded', `${this.name}: another place was asked for`);
     this.#request = request;
-    const outside = await care?.settle(request);
-    if (outside === undefined)
-      throw new RequestError(409, 'guest-unknown', `${this.name}: ${SILENT}`);
     this.#be(outside);
     this.#save();
     return { version: 1, outside: this.outside(), gateway: outside.outside4?.gateway ?? null };
@@ -190,32 +216,24 @@ export class Vm {
   /** Holds the flows, and packs them with what is known of the guest. */
   async export(): Promise<ExportView> {
     const { boundary } = this.#o;
-    for (const [kernel] of this.#flows()) boundary.command({ verb: 'hold', kernel });
-    const luggage = { flows: this.#flows(), plain: this.#plain() };
-    const flows = Buffer.from(packLuggage(luggage, monotonicNs())).toString('base64');
+    // First, so that nothing is held for a guest of whom nothing can be told.
     const guest = await this.guest();
     this.#left = true;
+    this.#save();
+    const flows = packFlows(boundary, this.tap, monotonicNs());
     return { version: 1, guest, outside: this.outside(), flows };
   }
 
   /** Takes in flows that another hypervisor has packed; held until they are synchronized. */
   import(o: { flows: string; outside: Address[] }): ImportView {
-    const { boundary, tap } = { ...this.#o };
+    const { boundary, tap } = this.#o;
     const nowNs = monotonicNs();
-    const { flows, plain } = unpackLuggage(Buffer.from(o.flows, 'base64'), { tap, nowNs });
+    const view = takeInFlows(boundary, o.flows, { tap, nowNs });
     const place = boundary.place(tap) ?? nowhere();
     boundary.setPlace(tap, { ...place, since: nowNs });
     this.#former = o.outside;
-    for (const [tuple, why] of plain) boundary.setPlain(tuple, why);
-    let refused = 0;
-    for (const [kernel, flow] of flows) {
-      if (boundary.adopt(kernel, { ...flow, flags: flow.flags | FLOW_FLAG.HELD })) continue;
-      // As good as legacy: both its ends are told.
-      boundary.setPlain(kernel, { since: flow.created, reason: REASON.LEGACY_TABLE_FULL });
-      refused += 1;
-    }
     this.#save();
-    return { version: 1, imported: flows.length - refused, refused };
+    return view;
   }
 
   /**
@@ -233,10 +251,12 @@ export class Vm {
         agent.kick(kernel);
       }
       this.#left = false;
+      this.#save();
       return { version: 1, moved: unsettled.length, failed: 0, pending: 0, failures: [] };
     }
     const epochAbove = this.#left ? EPOCHS_ELSEWHERE : 0;
     this.#left = false;
+    this.#save();
     flows.begin(this.tap, unsettled, { mtu: mtu(), epochAbove });
     return flows.settled(this.tap, withinMs);
   }
@@ -252,9 +272,7 @@ export class Vm {
     const now = this.outside();
     if (former.length > 0 && former.join() !== now.join()) this.#o.moved(this, former, now);
     for (const a of now) emit({ event: 'vm-announced', interface: this.name, address: a });
-    for (const [tuple, { since }] of this.#plain()) {
-      if (since <= place.since) this.#o.outlet.toKernel(provocation(tuple), tuple);
-    }
+    provoke(this.#o, place.since);
   }
 
   /**
@@ -262,26 +280,35 @@ export class Vm {
    * former address, and the guest in its peer's.
    */
   stranded(tuple: Tuple, packet: Uint8Array): void {
-    const { boundary, outlet, emit } = this.#o;
     const former = this.#former.find((a) => family(a) === family(tuple.local));
-    const told = farewell(packet, former && outsideName(former, tuple.local));
-    boundary.deletePlain(tuple);
-    if (told === undefined) return;
-    outlet.toKernel(told.toGuest, tuple);
-    for (const each of told.toPeer) outlet.toWireVerbatim(each, this.tap);
-    emit({ event: 'flow-reset', kernel: tupleText(tuple), reason: 'stranded' });
+    if (!tellEnds(this.#o, { tuple, packet, former })) return;
+    this.#o.emit({ event: 'flow-reset', kernel: tupleText(tuple), reason: 'stranded' });
   }
 
   /** Ends what is done here; `release`: and gives up the addresses. */
   async close(o: { release: boolean }): Promise<void> {
-    if (!o.release) {
-      this.#care?.close();
-      return;
+    this.#closing = true;
+    if (o.release) {
+      if (this.#left) this.#care?.surrender();
+      else this.#resetMoved();
+      await this.#care?.release();
+      this.forget();
     }
-    const { boundary, flows, runDir } = this.#o;
-    if (this.#left) this.#care?.surrender();
-    await this.#care?.release();
+    if (this.#again !== undefined) this.#o.clock.clearTimer(this.#again);
     this.#care?.close();
+  }
+
+  /* What has moved lives on the boundary: without it the guest would wait for ever. */
+  #resetMoved(): void {
+    for (const [kernel, flow] of this.#flows()) {
+      if (flow.moves > 0 && !flowIsOver(flow)) this.#o.flows.tell(kernel, flow);
+    }
+  }
+
+  /** Nothing of it is left here. */
+  forget(): void {
+    this.#closing = true;
+    const { boundary, flows, runDir } = this.#o;
     for (const [kernel] of this.#flows()) {
       boundary.command({ verb: 'forget', kernel });
       flows.ended(kernel);
@@ -297,11 +324,11 @@ export class Vm {
   }
 
   #flows(): Array<[Tuple, Flow]> {
-    return this.#o.boundary.flows().filter(([kernel]) => kernel.tap === this.tap);
+    return flowsOf(this.#o.boundary, this.tap);
   }
 
   #plain() {
-    return this.#o.boundary.plain().filter(([tuple]) => tuple.tap === this.tap);
+    return plainOf(this.#o.boundary, this.tap);
   }
 
   #be(outside: Outside): void {
@@ -315,13 +342,43 @@ export class Vm {
     else care.home();
   }
 
+  #hints(): { gateways4: Address[] } {
+    return { gateways4: this.#o.gateways4() };
+  }
+
   async #settleAgain(): Promise<void> {
+    const { clock, emit } = this.#o;
+    this.#again = undefined;
+    const mine = this.#requests;
     try {
-      const outside = await this.#care?.settle(this.#request);
-      if (outside !== undefined) this.#be(outside);
+      const { outside4 } = this.#o.boundary.place(this.tap) ?? nowhere();
+      const wish = outside4 === '::' ? {} : { wish4: outside4 };
+      const outside = await this.#care?.settle(this.#request, { ...this.#hints(), ...wish });
+      if (outside === undefined || this.#closing || mine !== this.#requests) return;
+      this.#beCalled(outside);
     } catch (error) {
-      this.#o.emit({ event: 'vm-lease-lost', interface: this.name, reason: String(error) });
+      if (!(error instanceof PlaceError)) throw error;
+      if (this.#closing || mine !== this.#requests) return;
+      emit({ event: 'vm-lease-lost', interface: this.name, reason: error.message });
+      this.#again = clock.setTimer(SETTLE_AGAIN_MS, () => void this.#settleAgain());
     }
+  }
+
+  /* At the same place: if its addresses are others than before, all its flows move. */
+  #beCalled(outside: Outside): void {
+    const { boundary } = this.#o;
+    const before = this.outside();
+    this.#be(outside);
+    if (this.outside().join() === before.join()) return;
+    this.#former = before;
+    const place = boundary.place(this.tap);
+    if (place) boundary.setPlace(this.tap, { ...place, since: monotonicNs() });
+    this.#save();
+    void this.synchronizeAll();
+  }
+
+  #refuseIfGone(): void {
+    if (this.#closing) throw new RequestError(404, 'no-such-tap', `${this.name} has been detached`);
   }
 
   #careOf(): GuestCare | undefined {
@@ -334,12 +391,8 @@ export class Vm {
         toNetwork: (frame) => trySend(() => sender.toNetwork(this.tap, frame)),
       },
       ...{ clock, mac, random: random32, standIn: macFromBytes(DAEMON_MAC) },
-      onOutside: (outside) => {
-        const before = this.outside();
-        this.#be(outside);
-        this.#former = before;
-        void this.synchronizeAll();
-      },
+      onState: () => this.#save(),
+      onOutside: (outside) => this.#beCalled(outside),
       onGatewayMac: (which, gateway) => {
         const place = boundary.place(this.tap);
         if (place) boundary.setPlace(this.tap, withGateway(place, which, gateway));
@@ -361,7 +414,7 @@ export class Vm {
   #save(): void {
     const guest = this.#care?.state();
     if (guest === undefined) return;
-    const [request, former] = [this.#request, this.#former];
+    const [request, former, left] = [this.#request, this.#former, this.#left];
     writeRecord(this.#o.runDir, {
       version: 1,
       name: this.name,
@@ -369,22 +422,7 @@ export class Vm {
       guest,
       request,
       former,
+      left,
     });
   }
-}
-
-/* The tap's queue is full, or the tap is gone: as good as lost on the way. */
-function trySend(send: () => void): void {
-  try {
-    send();
-  } catch (error) {
-    if (!(error instanceof SystemError)) throw error;
-  }
-}
-
-/** As the operator's hook is told it. */
-export function addressMove(vm: Vm, from: Address[], to: Address[]): AddressMove {
-  const byFamily = (all: Address[]): OutsideAddresses =>
-    Object.fromEntries(all.map((a) => [family(a), a]));
-  return { vm: vm.name, mac: vm.mac ?? '', old: byFamily(from), new: byFamily(to) };
 }

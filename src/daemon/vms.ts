@@ -2,13 +2,13 @@
  * packet or a flow is about; forgets those whose tap is gone.
  */
 
-import type { Boundary, BoundaryEvent } from '../boundary/boundary.js';
+import type { BoundaryEvent } from '../boundary/boundary.js';
 import { interfaceIndex, interfaces } from '../libc/socket.js';
 import { type Mac, mac } from '../wire/ethernet.js';
 import type { Tuple } from '../wire/tuple.js';
 import { RequestError } from './request-error.js';
 import { Vm, type VmOptions } from './vm.js';
-import { forgetRecord, readRecord } from './vm-record.js';
+import { keepRecords, readRecord } from './vm-record.js';
 
 export type VmsOptions = Omit<VmOptions, 'name' | 'tap' | 'mtu'> & {
   /** Of an interface, bytes. */
@@ -23,17 +23,23 @@ export class Vms {
   readonly #byName = new Map<string, Vm>();
   readonly #byTap = new Map<number, Vm>();
 
-  /** VMs whose tap is gone, and when they are forgotten. */
-  readonly #gone = new Map<Vm, NodeJS.Timeout>();
+  /** VMs whose tap is gone, and what forgets them. */
+  readonly #gone = new Map<Vm, unknown>();
 
   /** Finds the VMs of a former daemon again. */
   constructor(o: VmsOptions) {
     this.#o = o;
-    const attached = new Set(o.boundary.attached('tap'));
-    for (const name of attached) this.#add(name, interfaceIndex(name) ?? 0, undefined);
-    for (const tap of o.boundary.taps()) {
-      if (!this.#byTap.has(tap)) this.#forgetTap(o.boundary, tap);
+    for (const name of o.boundary.attached('tap')) {
+      const tap = interfaceIndex(name);
+      if (tap !== undefined) this.#add(name, tap, undefined);
     }
+    for (const tap of this.#tapsInTables()) if (!this.#byTap.has(tap)) this.#forgetTap(tap);
+    keepRecords(o.runDir, [...this.#byName.keys()]);
+  }
+
+  /** They go on where the former daemon ended.  To be called when packets can come. */
+  resume(): void {
+    for (const vm of this.all()) vm.resume();
   }
 
   all(): Vm[] {
@@ -43,7 +49,7 @@ export class Vms {
   /** Throws RequestError if there is no boundary on this tap. */
   get(name: string): Vm {
     const vm = this.#byName.get(name);
-    if (vm !== undefined) return vm;
+    if (vm !== undefined && !vm.closing) return vm;
     const known = [...this.#byName.keys()].join(', ') || 'none';
     throw new RequestError(404, 'no-such-tap', `no boundary on tap ${name} (there is: ${known})`);
   }
@@ -54,21 +60,31 @@ export class Vms {
 
   /** Puts the boundary on a tap.  `guestMac`: if it is known already.  No-op if it is there. */
   attach(name: string, guestMac?: string): Vm {
-    const known = this.#byName.get(name);
-    if (known !== undefined && known.tap === interfaceIndex(name)) return known;
-    if (known !== undefined) void this.#forget(known);
     const parsed = guestMac === undefined ? undefined : mac(guestMac);
+    const tap = interfaceIndex(name);
+    const known = this.#byName.get(name);
+    if (known?.closing) {
+      throw new RequestError(409, 'busy', `${name} is being detached: try again`);
+    }
+    if (known !== undefined && known.tap === tap) {
+      if (parsed !== undefined) known.isOf(parsed);
+      return known;
+    }
+    // Made anew under the same name, and nobody has told us yet.
+    if (known !== undefined) this.#forget(known);
+    // Whatever is known of a tap of this index is of one that is gone.
+    if (tap !== undefined) this.#forgetTap(tap);
     this.#o.boundary.attach(name, 'tap');
-    const tap = interfaceIndex(name) ?? 0;
-    // Whatever is on record of a tap of this index is of one that is gone.
-    this.#forgetTap(this.#o.boundary, tap);
-    return this.#add(name, tap, parsed);
+    keepRecords(this.#o.runDir, [...this.#byName.keys()]);
+    return this.#add(name, tap ?? 0, parsed);
   }
 
   /** Takes it off; the VM's flows are forgotten, its addresses here given back. */
   async detach(name: string): Promise<void> {
     const vm = this.get(name);
-    await this.#forget(vm);
+    await vm.close({ release: true });
+    if (this.#byName.get(name) !== vm) return; // vanished meanwhile
+    this.#remove(vm);
     if (interfaceIndex(name) === vm.tap) this.#o.boundary.detach(name, 'tap');
   }
 
@@ -95,14 +111,14 @@ export class Vms {
       this.#o.emit({ event: 'detached', interface: vm.name });
       this.#gone.set(
         vm,
-        setTimeout(() => this.#forget(vm), KEPT_MS),
+        this.#o.clock.setTimer(KEPT_MS, () => this.#forget(vm)),
       );
     }
   }
 
   /** Ends without a change: the next daemon goes on. */
   close(): void {
-    for (const timer of this.#gone.values()) clearTimeout(timer);
+    for (const timer of this.#gone.values()) this.#o.clock.clearTimer(timer);
     for (const vm of this.all()) void vm.close({ release: false });
   }
 
@@ -115,21 +131,33 @@ export class Vms {
     return vm;
   }
 
-  #forget(vm: Vm): Promise<void> {
-    clearTimeout(this.#gone.get(vm));
+  /* Nobody to say goodbye to: its cable is gone. */
+  #forget(vm: Vm): void {
+    this.#remove(vm);
+    vm.forget();
+    void vm.close({ release: false });
+  }
+
+  #remove(vm: Vm): void {
+    const timer = this.#gone.get(vm);
+    if (timer !== undefined) this.#o.clock.clearTimer(timer);
     this.#gone.delete(vm);
     this.#byName.delete(vm.name);
     this.#byTap.delete(vm.tap);
-    return vm.close({ release: true });
   }
 
-  #forgetTap(boundary: Boundary, tap: number): void {
-    boundary.deletePlace(tap);
+  #tapsInTables(): Set<number> {
+    const { boundary } = this.#o;
+    const tuples = [...boundary.flows(), ...boundary.plain()].map(([tuple]) => tuple.tap);
+    return new Set([...boundary.taps(), ...tuples.flatMap((tap) => tap ?? [])]);
+  }
+
+  #forgetTap(tap: number): void {
+    const { boundary } = this.#o;
     for (const [kernel] of boundary.flows()) {
       if (kernel.tap === tap) boundary.command({ verb: 'forget', kernel });
     }
     for (const [tuple] of boundary.plain()) if (tuple.tap === tap) boundary.deletePlain(tuple);
-    const name = interfaces().find(({ index }) => index === tap)?.name;
-    if (name !== undefined) forgetRecord(this.#o.runDir, name);
+    boundary.deletePlace(tap);
   }
 }

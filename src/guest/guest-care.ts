@@ -163,12 +163,12 @@ export class GuestCare {
 
   /**
    * Gets addresses at this place in the guest's name; a former place is left without a release.
-   * `request`: see parseRequest; `gateway4`: for an address that is given; `wish4`: one that the
+   * `request`: see parseRequest; `gateways4`: where one that is given may lead; `wish4`: one that the
    * guest had here before, as when the daemon was restarted.  Throws PlaceError.
    */
   async settle(
     request: readonly string[],
-    o: { gateway4?: Address | undefined; wish4?: Address | undefined } = {},
+    o: { gateways4?: readonly Address[]; wish4?: Address | undefined } = {},
   ): Promise<Outside> {
     const { clock, random } = this.#o;
     const guest = this.#state;

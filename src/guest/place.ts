@@ -29,7 +29,7 @@ import {
 import type { ClientIdentity, Lease } from './lease.js';
 import { LeaseKeeper } from './lease-keeper.js';
 import type { Random32, SendAsGuest } from './port.js';
-import { PlaceError, type PlaceRequest } from './request.js';
+import { type Given4, PlaceError, type PlaceRequest } from './request.js';
 import { offeredBy, type Router, RouterSearch } from './router-search.js';
 
 export interface Outside4 {
@@ -68,8 +68,8 @@ export interface PlaceOptions {
   send: SendAsGuest;
   guest: GuestState;
   request: PlaceRequest;
-  /** For an IPv4 address that is given: no server tells. */
-  gateway4?: Address | undefined;
+  /** For an IPv4 address that is given, no server tells: the first of these in its subnet. */
+  gateways4?: readonly Address[] | undefined;
   /** The IPv4 address that it had here before; otherwise its inside one is welcome. */
   wish4?: Address | undefined;
   changes: PlaceChanges;
@@ -229,10 +229,11 @@ export class Place {
   }
 
   /* One that is known from home still counts if it is of the same subnet. */
-  #gatewayOf(given: { address: Address; prefixLength: number }): Address | null {
-    if (this.#o.gateway4 !== undefined) return this.#o.gateway4;
-    const known = this.#o.guest.inside4?.gateway ?? null;
-    return known !== null && sameSubnet(known, given.address, given.prefixLength) ? known : null;
+  #gatewayOf(given: Given4): Address | null {
+    if (given.gateway !== undefined) return given.gateway;
+    const known = [...(this.#o.gateways4 ?? []), this.#o.guest.inside4?.gateway ?? null];
+    const near = known.find((a) => a && sameSubnet(a, given.address, given.prefixLength));
+    return near ?? null;
   }
 
   async #settle6(): Promise<void> {

@@ -13,16 +13,24 @@ export class PlaceError extends Error {
   }
 }
 
+/** `gateway`: undefined: to be found out. */
+export interface Given4 {
+  address: Address;
+  prefixLength: number;
+  gateway: Address | undefined;
+}
+
 export interface PlaceRequest {
   /** By DHCP; given; not at all. */
-  ipv4: 'dhcp' | { address: Address; prefixLength: number } | undefined;
+  ipv4: 'dhcp' | Given4 | undefined;
   /** The prefix that a router advertises; given; not at all. */
   ipv6: 'advertised' | { prefix: Address } | undefined;
 }
 
 /**
- * `request`: "dhcp", and addresses such as "198.51.100.7/24" and "2001:db8:2::/64".  A family that
- * the guest does not have at home is not asked for.  Throws PlaceError.
+ * `request`: "dhcp", and addresses such as "198.51.100.7/24", "198.51.100.7/24 via 198.51.100.1" and
+ * "2001:db8:2::/64".  A family that the guest does not have at home is not asked for.  Throws
+ * PlaceError.
  */
 export function parseRequest(request: readonly string[], guest: GuestState): PlaceRequest {
   const given = request.filter((each) => each !== 'dhcp').map(parseGiven);
@@ -48,12 +56,14 @@ export function parseRequest(request: readonly string[], guest: GuestState): Pla
 const refused = (why: string): PlaceError =>
   new PlaceError('bad-request', `addresses of a VM: ${why}`);
 
-function parseGiven(text: string): { address: Address; prefixLength: number } {
-  const [, host = '', length = ''] = /^([^/]+)\/(\d{1,3})$/.exec(text) ?? [];
+function parseGiven(text: string): Given4 {
+  const [, host = '', length = '', via] = /^([^/ ]+)\/(\d{1,3})(?: via ([^ ]+))?$/.exec(text) ?? [];
   try {
-    const parsed = { address: address(host), prefixLength: Number(length) };
+    const gateway = via === undefined ? undefined : address(via);
+    const parsed = { address: address(host), prefixLength: Number(length), gateway };
     const most = family(parsed.address) === 4 ? 32 : 128;
-    if (parsed.prefixLength <= most) return parsed;
+    const alike = gateway === undefined || family(gateway) === family(parsed.address);
+    if (parsed.prefixLength <= most && alike) return parsed;
   } catch (error) {
     if (!(error instanceof TypeError)) throw error;
   }

@@ -136,11 +136,18 @@ export function ssh(directory: string, address: string, command: string): string
 /** The tiflow command of this very build. */
 export const tiflow = (...argv: string[]): string[] => [process.execPath, CLI, ...argv];
 
-/** A daemon with its run directory and a configuration file of its own. */
-export function daemon(runDir: string, settings: Record<string, string | number>): string[] {
+/**
+ * A daemon with its run directory and a configuration file of its own. `seen`: how its host sees
+ * the run directory, if otherwise than we, and the interfaces to attach.
+ */
+export function daemon(
+  runDir: string,
+  settings: Record<string, string | number>,
+  seen: { runDir: string; interfaces: readonly string[] } = { runDir, interfaces: ['eth0'] },
+): string[] {
   mkdirSync(runDir, { recursive: true });
   const lines = Object.entries(settings).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
-  const config = `${runDir}.toml`;
-  writeFileSync(config, `${lines.join('\n')}\n`);
-  return tiflow('daemon', '--config', config, '--run-dir', runDir, '--interface', 'eth0');
+  writeFileSync(`${runDir}.toml`, `${lines.join('\n')}\n`);
+  const attach = seen.interfaces.flatMap((name) => ['--interface', name]);
+  return tiflow('daemon', '--config', `${seen.runDir}.toml`, '--run-dir', seen.runDir, ...attach);
 }

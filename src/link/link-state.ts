@@ -21,6 +21,8 @@ import {
 
 export type LinkChange =
   | { type: 'carrier'; interface: string; up: boolean }
+  /** It is there no more, whether it was connected or not. */
+  | { type: 'link-removed'; interface: string }
   /** Usable from now on: an IPv6 address only after duplicate address detection. */
   | { type: 'address-added'; interface: string; address: Address; prefixLength: number }
   | { type: 'address-removed'; interface: string; address: Address }
@@ -119,7 +121,9 @@ export class LinkState {
     const before = link && this.#links.get(link.index);
     if (before === undefined) return [];
     this.#links.delete(before.index);
-    return before.carrier ? [{ type: 'carrier', interface: before.name, up: false }] : [];
+    const removed = { type: 'link-removed', interface: before.name } as const;
+    if (!before.carrier) return [removed];
+    return [{ type: 'carrier', interface: before.name, up: false }, removed];
   }
 
   #setAddress(a: AddressRecord | undefined): LinkChange[] {

@@ -142,11 +142,18 @@ export interface PrefixRecord {
   prefixLength: number;
 }
 
+const AF_BRIDGE = 7;
+
+/**
+ * undefined: cannot be read, or is only about the port of a bridge that the link is.  That is told
+ * under the same type, without the kind of the link, and as deleted when it leaves the bridge.
+ */
 export function decodeLink(m: NetlinkMessage): LinkRecord | undefined {
   const parsed = parse(m, 16);
   const name = parsed?.attributes.get(3);
   if (parsed === undefined || name === undefined) return undefined;
   const { header, attributes } = parsed;
+  if (header.getUint8(0) === AF_BRIDGE) return undefined;
   const flags = header.getUint32(8, true);
   const up = (flags & IFF.UP) !== 0;
   return {

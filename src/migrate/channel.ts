@@ -15,6 +15,7 @@ import {
   encodeData,
   encodeEnd,
   encodeMessage,
+  encodeOpen,
   type Frame,
   FrameDecoder,
   incompatibility,
@@ -131,8 +132,13 @@ export class Channel {
     void this.#send(encodeMessage({ notice: name, body }));
   }
 
-  /** Forwards a connection until either end closes it. */
+  /** Forwards a connection until either end closes it.  `name` must be new. */
   forward(name: string, socket: Socket): void {
+    void this.#send(encodeOpen(name));
+    this.#join(name, socket);
+  }
+
+  #join(name: string, socket: Socket): void {
     this.#streams.set(name, socket);
     socket.on('data', (bytes: Buffer) => {
       socket.pause();
@@ -168,12 +174,13 @@ export class Channel {
 
   async #frame(frame: Frame): Promise<void> {
     if (frame.kind === 'message') this.#message(frame.message);
+    else if (frame.kind === 'open') this.#open(frame.stream);
     else if (frame.kind === 'end') this.#endStream(frame.stream);
     else await this.#deliver(frame.stream, frame.bytes);
   }
 
   async #deliver(name: string, bytes: Buffer): Promise<void> {
-    const socket = this.#streams.get(name) ?? this.#accept(name);
+    const socket = this.#streams.get(name);
     // What comes for a connection that is closed here is lost, as on any socket.
     if (socket === undefined || socket.destroyed || socket.write(bytes)) return;
     this.#blocked = true;
@@ -184,16 +191,10 @@ export class Channel {
     this.#heardAt = performance.now();
   }
 
-  readonly #accepted = new Set<string>();
-
-  /* A name counts once: data that still comes for a closed stream opens no second one. */
-  #accept(name: string): Socket | undefined {
-    if (this.#accepted.has(name)) return undefined;
-    this.#accepted.add(name);
+  #open(name: string): void {
     const socket = this.#side.stream?.(name);
-    if (socket !== undefined) this.forward(name, socket);
-    else void this.#send(encodeEnd(name));
-    return socket;
+    if (socket === undefined) void this.#send(encodeEnd(name));
+    else this.#join(name, socket);
   }
 
   #endStream(name: string): void {

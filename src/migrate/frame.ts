@@ -2,6 +2,7 @@
  * named streams.
  *
  *   {"id":7,"request":"receive",...}\n
+ *   {"stream":"ram-1","open":true}\n
  *   {"stream":"ram-1","bytes":65536}\n<65536 bytes>
  *   {"stream":"ram-1","end":true}\n
  *
@@ -30,6 +31,7 @@ export interface Hello {
 export type Frame =
   | { kind: 'message'; message: Record<string, unknown> }
   | { kind: 'data'; stream: string; bytes: Buffer }
+  | { kind: 'open'; stream: string }
   | { kind: 'end'; stream: string };
 
 /** What came is not what the other side of a migration says. */
@@ -49,6 +51,11 @@ export function encodeData(stream: string, bytes: Buffer): Buffer {
     parts.push(encodeMessage({ stream, bytes: part.length }), part);
   }
   return Buffer.concat(parts);
+}
+
+/** Not with the first data: there are protocols in which the server speaks first, as in NBD. */
+export function encodeOpen(stream: string): Buffer {
+  return encodeMessage({ stream, open: true });
 }
 
 export function encodeEnd(stream: string): Buffer {
@@ -118,7 +125,8 @@ export class FrameDecoder {
     this.#pendingBytes = 0;
     const message = parseObject(text);
     if (typeof message.stream !== 'string') return { kind: 'message', message };
-    const { stream, bytes, end } = message;
+    const { stream, bytes, open, end } = message;
+    if (open === true) return { kind: 'open', stream };
     if (end === true) return { kind: 'end', stream };
     if (!Number.isSafeInteger(bytes) || Number(bytes) < 1 || Number(bytes) > DATA_BYTES_MAX) {
       throw new FrameError(`stream ${stream}: ${JSON.stringify(bytes)} bytes`);

@@ -18,28 +18,39 @@ export function isLibvirtDomain(name: string): boolean {
   return spawnSync('virsh', ['domstate', name], { stdio: 'ignore' }).status === 0;
 }
 
-/** The words of the command; what virsh cannot do is in `refused`. */
-export function virshCommand(request: MigrationRequest): { argv: string[]; refused: string[] } {
+/**
+ * The words of the commands; what virsh cannot do is in `refused`.  `migrate` leaves the VM paused at
+ * the destination, so that its flows have moved when `resume` continues it: libvirt has no hook
+ * between the two (etc/libvirt-hook).
+ */
+export function virshCommands(request: MigrationRequest): {
+  migrate: string[];
+  resume: string[];
+  refused: string[];
+} {
   const refused = [
     ...(request.storageDir === undefined ? [] : ['--storage-dir']),
     ...(request.bridge === undefined ? [] : ['--bridge']),
     ...(request.addresses.some((each) => each !== 'dhcp') ? ['--address'] : []),
   ];
-  const argv = [
-    ...['virsh', 'migrate', '--verbose'],
+  const uri = `qemu+ssh://${request.host}/system`;
+  // Disks are mirrored by a connection of their own, which libvirt does not tunnel.
+  const tunnelled = !request.direct && request.storage === 'shared';
+  const migrate = [
+    ...['virsh', 'migrate', '--verbose', '--suspend'],
     ...(request.mode === 'live' ? ['--live'] : []),
     ...(request.storage === 'copy' ? ['--copy-storage-all'] : []),
-    ...(request.direct ? [] : ['--p2p', '--tunnelled']),
+    ...(tunnelled ? ['--p2p', '--tunnelled'] : []),
     ...(request.bandwidth === undefined
       ? []
       : ['--bandwidth', String(Math.max(1, Math.round(request.bandwidth / MIB)))]),
-    ...[request.vm, `qemu+ssh://${request.host}/system`],
+    ...[request.vm, uri],
   ];
-  return { argv, refused };
+  return { migrate, resume: ['virsh', '-c', uri, 'resume', request.vm], refused };
 }
 
-/** Runs it; virsh's own progress goes to `progress`.  Why it failed, or undefined. */
-export async function virshMigrate(
+/** Runs virsh; its own progress goes to `progress`.  Why it failed, or undefined. */
+export async function runVirsh(
   argv: string[],
   o: { signal: AbortSignal; progress(text: string): void },
 ): Promise<string | undefined> {

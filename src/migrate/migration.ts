@@ -281,6 +281,9 @@ export class Migration {
   }
 
   async #announce(): Promise<void> {
+    // QEMU says "completed" before it has worked out how long it took.
+    const { source } = this.#known;
+    if (source.qmp.closed === undefined) this.facts.memory = await source.migration();
     await this.#askRunning('announce');
   }
 

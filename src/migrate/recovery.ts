@@ -26,6 +26,8 @@ import type { VmDaemon } from './vm-daemon.js';
 
 const RECOVER_TIMEOUT_MS = 30_000;
 const RESUME_TIMEOUT_MS = 30_000;
+/** Its connection is closed before it is gone. */
+const DIES_WITHIN_MS = 500;
 const QUIT_TIMEOUT_MS = 10_000;
 const SYNCHRONIZE_BACK_MS = 2_000;
 const BACK_OFF_FIRST_MS = 250;
@@ -39,6 +41,11 @@ export interface SourceSide {
   reconnectMs: number;
 }
 
+/** The source's QEMU has ended by itself: nothing can be resumed, here or anywhere. */
+export class VmGone extends Error {
+  override readonly name = 'VmGone';
+}
+
 export type Recovered = 'resumed' | 'migrated';
 
 /** Ends a migration that nobody drives any more.  Throws Undecided when it cannot be ended yet. */
@@ -50,9 +57,13 @@ export async function recover(side: SourceSide): Promise<Recovered> {
     await finish(side);
     return 'migrated';
   }
-  await resumeHere(side);
+  const gone = await resumeHere(side).catch((error: unknown) => {
+    if (error instanceof VmGone) return error;
+    throw error;
+  });
   await discardThere(side);
   journals.remove(journal);
+  if (gone !== undefined) throw gone;
   return 'resumed';
 }
 
@@ -104,8 +115,8 @@ export async function askThere(
 /** The VM runs here again, and its flows come back. */
 export async function resumeHere({ journal, daemon }: SourceSide, open?: Qmp): Promise<void> {
   const usable = open !== undefined && open.closed === undefined;
-  if (!usable && !isAlive(journal.qemu)) {
-    throw new Error(`QEMU of ${journal.name} (pid ${journal.qemu.pid}) has ended`);
+  if (!usable && (await hasEnded(journal.qemu, DIES_WITHIN_MS))) {
+    throw new VmGone(`QEMU of ${journal.name} (pid ${journal.qemu.pid}) has ended`);
   }
   const qmp = usable ? open : await Qmp.connect(journal.qmp);
   try {

@@ -21,6 +21,8 @@ export interface Moved {
   sndBase: Seq;
   /** Kernel view: end of what the new wire has carried to us; no ACK above. */
   rcvMax: Seq;
+  /** Kernel view: what the peer has acknowledged; far behind it the base does not count any more. */
+  sndUna: Seq;
   /** Kernel view: end of what we have ever sent; no ACK from the wire above. */
   sndNxt: Seq;
 }
@@ -31,7 +33,8 @@ export type Translation =
 
 /** A packet that our kernel sends, as the wire sees it. */
 export function toWire(m: Moved, p: Packet): Translation {
-  const below = seqDiff(p.seq, m.sndBase) < 0;
+  const counts = (m.sndUna - m.sndBase) >>> 0 < 2 ** 30;
+  const below = counts && seqDiff(p.seq, m.sndBase) < 0;
   const probe = seqDiff(p.seq, m.sndBase) === -1 && p.payload.length <= 1;
   if (below && !probe) return { drop: 'below-base' };
   const clamped = p.flags.includes('A') && seqAfter(p.ack, m.rcvMax);

@@ -159,6 +159,7 @@ function moved(flow: MovedFlow, o: { sndDelta: number; rcvDelta: number; sndBase
     rcvDelta: o.rcvDelta,
     sndBase: seqAdd(flow.kernel.iss, o.sndBase),
     rcvMax: state.rcvMax,
+    sndUna: state.sndUna,
     sndNxt: state.sndNxt,
   };
 }

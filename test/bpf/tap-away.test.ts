@@ -27,6 +27,8 @@ import {
   ipPacket,
   MARK_GUEST,
   MARK_NETWORK,
+  MARK_VERBATIM,
+  MARKS,
   NONE,
   OTHER_MAC,
   OUTSIDE,
@@ -336,20 +338,28 @@ both('frames of the daemon, marked', (f) => {
   tap.passes('out', sent, frameToGateway(from(OUTSIDE[f])), asGuest);
   // With an outside address it is ready.
   tap.passes('out', frame('out', from(OUTSIDE[f])), undefined, asGuest);
+  // Verbatim: even what has an inside address, to tell those at home of it.
+  const verbatim = { mark: MARK_VERBATIM };
+  assert.equal(tap.run('in', sent, verbatim).verdict, 'redirect');
+  tap.passes('out', sent, undefined, verbatim);
+  // Either mark goes, or the next VM's tap on the bridge would turn the frame round, and so on.
+  for (const mark of [MARK_NETWORK, MARK_VERBATIM]) {
+    assert.equal(tap.run('out', sent, { mark }).mark, 0);
+  }
   // For the guest: in its view already.
   const back = frame('in', ipMessage(endsOf('in', INSIDE[f], PEER[f]), UDP, udp(pattern(20))));
   tap.passes('in', back, back, { mark: MARK_GUEST });
 });
 
 both('a mark that is not set is no mark', (f) => {
-  tap.plane.boundary.writeSettings({ markGuest: 0, markNetwork: 0 });
+  tap.plane.boundary.writeSettings({ markGuest: 0, markNetwork: 0, markVerbatim: 0 });
   try {
     const arrived = ipMessage(endsOf('in', INSIDE[f], PEER[f]), UDP, udp(pattern(20)));
     tap.drops('in', frame('in', arrived), 'foreign');
     const sent = ipMessage(endsOf('out', OUTSIDE[f], PEER[f]), UDP, udp(pattern(20)));
     tap.drops('out', frame('out', sent), 'foreign');
   } finally {
-    tap.plane.boundary.writeSettings({ markGuest: MARK_GUEST, markNetwork: MARK_NETWORK });
+    tap.plane.boundary.writeSettings(MARKS);
   }
 });
 

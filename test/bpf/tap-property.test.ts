@@ -256,6 +256,7 @@ function translated(flow: GuestFlow, s: FlowSegment, m: Move, packet: Packet): T
     rcvDelta: m.rcvDelta,
     sndBase: seqAdd(flow.kernel.iss, m.sndBase),
     rcvMax: state.rcvMax,
+    sndUna: state.sndUna,
     sndNxt: state.sndNxt,
   };
   return s.d === 'out' ? toWire(model, packet) : toKernel(model, packet);

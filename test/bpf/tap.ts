@@ -36,6 +36,12 @@ export const TAP = 1;
 export const PLACE_FLAG = { AWAY: 1, ANSWER: 2 } as const;
 export const MARK_GUEST = 0x7467;
 export const MARK_NETWORK = 0x746e;
+export const MARK_VERBATIM = 0x7476;
+export const MARKS = {
+  markGuest: MARK_GUEST,
+  markNetwork: MARK_NETWORK,
+  markVerbatim: MARK_VERBATIM,
+};
 
 const pair = (four: string, six: string): Record<Family, Address> => ({
   4: address(four),
@@ -242,7 +248,7 @@ export class Tap {
   readonly plane = new DataPlane();
 
   constructor(place: Place) {
-    this.plane.boundary.writeSettings({ markGuest: MARK_GUEST, markNetwork: MARK_NETWORK });
+    this.plane.boundary.writeSettings(MARKS);
     this.place = place;
   }
 

@@ -13,7 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { SETTINGS_SIZE } from '../../src/boundary/abi.gen.js';
 import { daemonPid } from '../../src/daemon/run-directory.js';
-import { STATUS } from '../daemon/fake-control.js';
+import { FLOWS, STATUS, TAP } from '../daemon/fake-control.js';
 import { fakeDaemon, mayChangeUser, type Ran, tiflow } from './tiflow.js';
 
 const OBJECT = new URL('../../../bpf/boundary.bpf.o', import.meta.url);
@@ -76,6 +76,37 @@ describe('against answers', { skip: mayChangeUser ? false : 'needs root' }, () =
       stdout: '',
       stderr: 'tiflow: no boundary is attached to wlan0 (attached: eth0)\n',
     });
+  });
+});
+
+describe('against answers, VMs', { skip: mayChangeUser ? false : 'needs root' }, () => {
+  const [flow] = FLOWS;
+  const hypervisor = async (t: TestContext, o: { moves: number }) => {
+    const fake = await fakeDaemon(t);
+    fake.control.view = { ...STATUS, taps: [{ ...TAP, name: 'lo' }] };
+    assert.ok(flow);
+    fake.control.list = [{ ...flow, tap: 'lo', moves: o.moves }];
+    return fake;
+  };
+
+  test('up says who the guest is, as far as it has said', async (t) => {
+    const { runDir, control } = await hypervisor(t, { moves: 0 });
+    const up = await tiflow(['up', 'lo', '--run-dir', runDir]);
+    const addresses = TAP.inside.join(', ');
+    assert.equal(up.stdout, `lo: boundary attached already (VM, ${TAP.mac}, ${addresses})\n`);
+    control.view = { ...STATUS, taps: [{ ...TAP, name: 'lo', mac: null, inside: [] }] };
+    const silent = await tiflow(['up', 'lo', '--run-dir', runDir]);
+    assert.equal(silent.stdout, 'lo: boundary attached already (VM)\n');
+  });
+
+  test('down of a tap refuses to break what lives on it, and on nothing else', async (t) => {
+    const { runDir, control } = await hypervisor(t, { moves: 1 });
+    const refused = await tiflow(['down', 'lo', '--run-dir', runDir]);
+    assert.match(refused.stderr, /^tiflow: down lo: 1 flow has moved and would break/);
+    assert.deepEqual(control.calls, []);
+    assert.equal((await tiflow(['down', 'eth0', '--run-dir', runDir])).exit, 0);
+    assert.equal((await tiflow(['down', 'lo', '--force', '--run-dir', runDir])).exit, 0);
+    assert.deepEqual(control.calls, ['detach eth0', 'detach lo']);
   });
 });
 

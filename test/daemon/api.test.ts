@@ -13,8 +13,11 @@ import { type ApiServer, serveApi } from '../../src/daemon/api.js';
 import { DaemonClient } from '../../src/daemon/client.js';
 import { claimRunDirectory } from '../../src/daemon/run-directory.js';
 import type { MonitorEvent } from '../../src/daemon/view.js';
-import { FakeControl, STATUS } from './fake-control.js';
+import { unknownGuest } from '../../src/guest/identity.js';
+import { PlaceError } from '../../src/guest/request.js';
+import { FakeControl, STATUS, TAP } from './fake-control.js';
 import { temporaryDirectory } from './temporary.js';
+import { GUEST_MAC } from './vm-fixture.js';
 
 interface Served {
   runDir: string;
@@ -212,6 +215,181 @@ describe('refusals', () => {
           : refusal(code, `attach boundary to eth9: ${code}`);
       assert.deepEqual(answer.body, expected);
     }
+  });
+});
+
+describe('VMs', () => {
+  const guest = unknownGuest(GUEST_MAC);
+
+  test('each request of the client is one call', async (t) => {
+    const { client, control } = await serve(t);
+    assert.deepEqual(await client.taps(), [TAP]);
+    await client.attachTap('vnet0');
+    await client.attachTap('vnet0', GUEST_MAC);
+    assert.deepEqual(await client.guest('vnet0'), guest);
+    assert.deepEqual(await client.place('vnet0', guest, ['dhcp', '2001:db8:2::/64']), {
+      ...{ version: 1, outside: TAP.outside, gateway: TAP.gateway },
+    });
+    const exported = await client.exportFlows('vnet0');
+    assert.deepEqual(exported.outside, TAP.inside);
+    const arrived = await client.importFlows('vnet0', exported);
+    assert.deepEqual(arrived, { version: 1, imported: 2, refused: 0 });
+    assert.equal((await client.synchronize('vnet0', 3000)).moved, 2);
+    await client.synchronize('vnet0', 0, false);
+    await client.announce('vnet0');
+    await client.detachTap('vnet0');
+    assert.deepEqual(control.calls, [
+      'attach tap vnet0 -',
+      `attach tap vnet0 ${GUEST_MAC}`,
+      'guest vnet0',
+      'settle dhcp,2001:db8:2::/64 vnet0',
+      'export vnet0',
+      `import VElGTA== ${TAP.inside.join()} vnet0`,
+      'synchronize 3000 true vnet0',
+      'synchronize 0 false vnet0',
+      'announce vnet0',
+      'detach tap vnet0',
+    ]);
+  });
+
+  const tap = '/v1/taps/vnet0';
+  const synchronizeLike = '{"within_ms":3000,"moved":true} with up to an hour';
+  const importLike = '{"flows":"…","outside":["192.0.2.10"]} with what POST …/export has answered';
+  const placeLike =
+    '{"guest":{…},"request":["dhcp"]} with what GET …/guest has answered, and "dhcp" or addresses';
+  const tapLike =
+    '{"name":"vnet0","mac":"52:54:00:00:00:01"} with a tap and, if it is known, ' +
+    "its guest's hardware address";
+  const bad = (method: string, path: string, like: string, bodies: string[]) =>
+    bodies.map((body) => ({
+      ...{ method, path, body, status: 400 },
+      view: refusal('bad-body', `the body must be ${like}`),
+    }));
+  const place = (request: unknown) => JSON.stringify({ guest, request });
+  const rows = [
+    ...bad('POST', '/v1/taps', tapLike, [
+      ...['{}', '{"name":"a/b"}', '{"name":"vnet0","mac":"52:54"}', '{"name":"vnet0","mac":7}'],
+      '{"name":"vnet0","more":1}',
+    ]),
+    ...bad('POST', `${tap}/place`, placeLike, [
+      ...['{}', place([]), place(Array(9).fill('dhcp')), place([7]), place('dhcp')],
+    ]),
+    ...bad('POST', `${tap}/import`, importLike, [
+      ...['{}', '{"flows":"VElGTA=="}', '{"flows":"*","outside":[]}', '{"flows":"A","outside":[]}'],
+      '{"flows":"","outside":["home"]}',
+    ]),
+    ...bad('POST', `${tap}/synchronize`, synchronizeLike, [
+      ...['{}', '{"within_ms":-1}', '{"within_ms":1.5}', '{"within_ms":3600001}'],
+      '{"within_ms":1,"moved":"yes"}',
+    ]),
+    {
+      ...{ method: 'GET', path: `${tap}/import`, body: '', status: 405 },
+      view: refusal('method', `${tap}/import answers POST only`),
+    },
+    {
+      ...{ method: 'POST', path: tap, body: '', status: 405 },
+      view: refusal('method', `${tap} answers DELETE only`),
+    },
+    {
+      ...{ method: 'PUT', path: '/v1/taps', body: '', status: 405 },
+      view: refusal('method', '/v1/taps answers GET, POST only'),
+    },
+    ...[`${tap}/fly`, `${tap}/guest/more`, '/v1/taps/'].map((path) => ({
+      ...{ method: 'GET', path, body: '', status: 404 },
+      view: refusal('not-found', `no such resource: ${path}`),
+    })),
+    {
+      ...{ method: 'POST', path: '/v1/taps', body: ' '.repeat(4097), status: 413 },
+      view: refusal('too-large', 'the body is longer than 4096 bytes'),
+    },
+    {
+      ...{ method: 'POST', path: `${tap}/place`, body: ' '.repeat(65_537), status: 413 },
+      view: refusal('too-large', 'the body is longer than 65536 bytes'),
+    },
+    {
+      ...{ method: 'POST', path: `${tap}/synchronize`, body: ' '.repeat(4097), status: 413 },
+      view: refusal('too-large', 'the body is longer than 4096 bytes'),
+    },
+  ];
+  for (const { method, path, body, status, view } of rows) {
+    test(`${method} ${path} ${body.slice(0, 50)}`, async (t) => {
+      const served = await serve(t);
+      const answer = await ask(served, method, path, body);
+      assert.deepEqual(answer.body, view);
+      assert.equal(answer.status, status);
+      assert.deepEqual(served.control.calls, []);
+    });
+  }
+
+  test('a guest that is none: all that is wrong with it is told', async (t) => {
+    const served = await serve(t);
+    const body = JSON.stringify({ guest: { ...guest, mac: 'x', version: 2 }, request: ['dhcp'] });
+    const { status, body: view } = await ask(served, 'POST', `${tap}/place`, body);
+    assert.equal(status, 400);
+    const { code, message } = (view as ReturnType<typeof refusal>).error;
+    assert.equal(code, 'bad-body');
+    assert.match(message, /not the state of a guest:.*version.*mac/s);
+    assert.deepEqual(served.control.calls, []);
+  });
+
+  for (const code of ['address-refused', 'no-lease', 'bad-request'] as const) {
+    test(`no place: the code is ${code}`, async (t) => {
+      const { client, control } = await serve(t);
+      control.failure = new PlaceError(code, 'get addresses: no');
+      await assert.rejects(client.place('vnet0', guest, ['dhcp']), {
+        ...{ name: 'DaemonError', code, message: 'get addresses: no' },
+      });
+    });
+  }
+
+  test('a mistake of ours is not taken for the client’s', async (t) => {
+    const { client, control } = await serve(t);
+    control.failure = new TypeError('undefined is not a function');
+    await assert.rejects(client.place('vnet0', guest, ['dhcp']), { code: 'internal' });
+  });
+
+  test('a change that fails while it is made, too, is answered', async (t) => {
+    const { client, control } = await serve(t);
+    control.failure = Object.assign(new Error('detach boundary from vnet0: ENODEV'), {
+      code: 'ENODEV',
+    });
+    for (const change of [
+      () => client.detach('vnet0'),
+      () => client.detach(),
+      () => client.detachTap('vnet0'),
+      () => client.attachTap('vnet0'),
+      () => client.announce('vnet0'),
+    ]) {
+      await assert.rejects(change(), { code: 'ENODEV' });
+    }
+  });
+
+  test('the flows of a full table arrive; more than that does not', async (t) => {
+    const served = await serve(t);
+    // 65,536 flows and as many reasons why others are none, in base64.
+    const flows = 'A'.repeat(4 * Math.ceil((65_536 * (40 + 288 + 40 + 16)) / 3));
+    const arrived = await served.client.importFlows('vnet0', { flows, outside: [] });
+    assert.equal(arrived.imported, 2);
+    assert.equal(served.control.calls.length, 1);
+    const tooMany = 'A'.repeat((64 << 20) + 4);
+    await assert.rejects(served.client.importFlows('vnet0', { flows: tooMany, outside: [] }), {
+      code: 'too-large',
+    });
+  });
+
+  test('a daemon that hangs: the time that was waited is told', async (t) => {
+    const runDir = temporaryDirectory(t);
+    const directory = claimRunDirectory(runDir);
+    const silent = createServer().listen(directory.socketPath);
+    t.after(() => {
+      silent.closeAllConnections();
+      silent.close();
+      directory.release();
+    });
+    const client = new DaemonClient(runDir, { answerTimeoutMs: 50 });
+    await assert.rejects(client.synchronize('vnet0', 25), {
+      ...{ code: 'ETIMEDOUT', message: /did not answer in 75 ms/ },
+    });
   });
 });
 

@@ -221,7 +221,7 @@ describe('settling by DHCP', () => {
 describe('settling with a given address', () => {
   it('that is free; the gateway is told by whoever gives it', async () => {
     const guest = moved();
-    const settling = guest.care.settle(['198.51.100.7/24'], { gateway4: guest.lan.gateway });
+    const settling = guest.care.settle(['198.51.100.7/24'], { gateways4: [guest.lan.gateway] });
     const outside = await outcome(guest.clock, settling);
     assert.equal(words(outside), `198.51.100.7/24 via 198.51.100.1 | ${GATEWAY} | - | -`);
     assert.equal(outside.outside4?.leaseS, null);

@@ -22,8 +22,25 @@ describe('link state', () => {
     assert.deepEqual(state.apply(link({ carrier: true })), []);
     assert.deepEqual(state.apply(link({ carrier: false })), [carrier(false)]);
     assert.deepEqual(state.apply(link({ carrier: true })), [carrier(true)]);
-    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), [carrier(false)]);
+    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), [carrier(false), removed]);
     assert.deepEqual(state.links(), []);
+  });
+
+  it('tells that a link is gone, connected or not, once', () => {
+    const state = new LinkState();
+    state.apply(link({ carrier: false }));
+    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), [removed]);
+    assert.deepEqual(state.apply(link({ gone: true, carrier: false })), []);
+    state.apply(link({ carrier: false }));
+    assert.deepEqual(state.replace([], []), [removed]);
+  });
+
+  it('takes what is told of the port of a bridge for nothing about the link', () => {
+    const state = new LinkState();
+    state.apply(link({ carrier: true }));
+    assert.deepEqual(state.apply(link({ carrier: false, bridge: true })), []);
+    assert.deepEqual(state.apply(link({ carrier: true, gone: true, bridge: true })), []);
+    assert.equal(state.links()[0]?.carrier, true);
   });
 
   it('tells of a carrier that was gone between two messages', () => {
@@ -117,6 +134,7 @@ function believed(changes: LinkChange[]): Set<string> {
 const sorted = <T extends { address: string }>(list: T[]) =>
   list.toSorted((a, b) => a.address.localeCompare(b.address));
 
+const removed = { type: 'link-removed', interface: 'eth0' };
 const carrier = (up: boolean) => ({ type: 'carrier', interface: 'eth0', up });
 
 const added = (address: string, prefixLength: number) => ({
@@ -132,9 +150,17 @@ function withLink(): LinkState {
   return state;
 }
 
-function link(o: { carrier: boolean; changes?: number; gone?: boolean }): NetlinkMessage {
+interface LinkOptions {
+  carrier: boolean;
+  changes?: number;
+  gone?: boolean;
+  bridge?: boolean;
+}
+
+function link(o: LinkOptions): NetlinkMessage {
   const header = new Uint8Array(16);
   const view = new DataView(header.buffer);
+  if (o.bridge) view.setUint8(0, 7);
   view.setUint16(2, 1, true);
   view.setInt32(4, 2, true);
   view.setUint32(8, UP | (o.carrier ? LOWER_UP : 0), true);

@@ -14,15 +14,23 @@ export interface FakeVmDaemon {
   taps: string[];
   /** Calls that are refused: path after the tap's name → code and message. */
   refuse: Map<string, { code: string; message: string }>;
+  /** Calls that are answered when the promise resolves: path after the tap's name, or "DELETE". */
+  hold: Map<string, Promise<void>>;
 }
 
+const HOLDS_NOTHING = () => ({ refuse: new Map(), hold: new Map() });
 const FLOWS = Buffer.from('the flow table').toString('base64');
 
 export async function fakeVmDaemon(t: TestContext, runDir: string): Promise<FakeVmDaemon> {
-  const fake: FakeVmDaemon = { calls: [], bodies: new Map(), taps: [], refuse: new Map() };
+  const fake: FakeVmDaemon = { calls: [], bodies: new Map(), taps: [], ...HOLDS_NOTHING() };
   mkdirSync(runDir, { recursive: true });
   const server = createServer(async (request, response) => {
     const body = await bodyOf(request);
+    const what = request.url?.split('/')[4] ?? '';
+    const call = `${request.method} ${request.url?.replace('/v1/taps', '')}`.trim();
+    fake.calls.push(call);
+    fake.bodies.set(call, body);
+    await fake.hold.get(request.method === 'DELETE' ? 'DELETE' : what);
     const { status, answer } = answerTo(fake, request, body);
     response.writeHead(status, { 'Content-Type': 'application/json' });
     response.end(JSON.stringify(answer));
@@ -39,9 +47,6 @@ export async function fakeVmDaemon(t: TestContext, runDir: string): Promise<Fake
 function answerTo(fake: FakeVmDaemon, { method = '', url = '' }: IncomingMessage, body: unknown) {
   const path = url.replace('/v1/taps', '');
   const [, name = '', what = ''] = path.split('/');
-  const call = `${method} ${path}`.trim();
-  fake.calls.push(call);
-  fake.bodies.set(call, body);
   const refusal = fake.refuse.get(what);
   if (refusal !== undefined) return { status: 409, answer: { error: refusal } };
   if (method === 'GET' && name === '') return { status: 200, answer: views(fake.taps) };

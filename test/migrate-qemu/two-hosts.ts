@@ -12,18 +12,28 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { endProcess, isAlive, markOf, type ProcessMark } from '../../src/migrate/process-mark.js';
+import { endProcess, markOf, type ProcessMark } from '../../src/migrate/process-mark.js';
 import { Qmp } from '../../src/migrate/qmp.js';
-import { temporaryDirectory } from '../daemon/temporary.js';
 import { type FakeVmDaemon, fakeVmDaemon } from './fake-vm-daemon.js';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const BOUND_MS = 30_000;
+/** Nobody works on it any more. */
+const OVER_MS = 1_000;
 
 export interface Host {
   namespace: string;
@@ -40,14 +50,13 @@ export interface Line {
 
 export class TwoHosts {
   readonly directory: string;
-  readonly athos: Host;
-  readonly porthos: Host;
+  athos: Host;
+  porthos: Host;
   readonly qmpPath: string;
   readonly disk: string;
   vm: ProcessMark | undefined;
 
-  private constructor(t: TestContext, directory: string, hosts: { athos: Host; porthos: Host }) {
-    this.#t = t;
+  private constructor(directory: string, hosts: { athos: Host; porthos: Host }) {
     this.directory = directory;
     this.athos = hosts.athos;
     this.porthos = hosts.porthos;
@@ -56,10 +65,10 @@ export class TwoHosts {
   }
 
   static async up(t: TestContext): Promise<TwoHosts> {
-    const directory = temporaryDirectory(t);
+    const directory = mkdtempSync(join(tmpdir(), `tiflow-mig-${process.pid}-`));
     const athos = await host(t, directory, 'athos');
     const porthos = await host(t, directory, 'porthos');
-    const hosts = new TwoHosts(t, directory, { athos, porthos });
+    const hosts = new TwoHosts(directory, { athos, porthos });
     t.after(() => hosts.#end());
     hosts.#scripts();
     execFileSync('qemu-img', ['create', '-q', '-f', 'raw', hosts.disk, '16M']);
@@ -87,9 +96,8 @@ export class TwoHosts {
       ...['-device', 'virtio-blk-pci,drive=disk0', ...extra],
     ];
     const child = this.#in(this.athos, ['qemu-system-x86_64', ...argv], 'inherit');
-    await until('QMP of the VM', () => existsSync(this.qmpPath));
+    await until('QMP of the VM', async () => (await this.statusOf(this.qmpPath)) === 'running');
     this.vm = markOf(child.pid ?? 0);
-    assert.equal(await this.statusOf(this.qmpPath), 'running');
     execFileSync('ip', ['-n', this.athos.namespace, 'link', 'set', 'vnet0', 'master', 'br0', 'up']);
     this.athos.daemon.taps.push('vnet0');
   }
@@ -97,12 +105,29 @@ export class TwoHosts {
   /** `tiflow migrate vm --to porthos` on athos. */
   migrate(...options: string[]): Run {
     const argv = [process.execPath, MAIN, 'migrate', ...(options[0] === '--recover' ? [] : ['vm'])];
-    const words = [...argv, '--run-dir', this.athos.runDir, ...options];
+    const words = [...argv, '--run-dir', this.athos.runDir];
     if (options[0] !== '--recover') {
       words.push('--to', 'porthos', '--rsh', join(this.directory, 'rsh'));
       words.push('--remote-tiflow', this.runsOn, '--json');
     }
+    words.push(...options);
     return new Run(this.#in(this.athos, words, 'pipe'));
+  }
+
+  /** A cable between the two, for --direct. */
+  connect(): void {
+    const [a, p] = [this.athos.namespace, this.porthos.namespace];
+    const ip = (line: string) => execFileSync('ip', line.split(' '));
+    ip(`-n ${a} link add cable type veth peer name cable netns ${p}`);
+    ip(`-n ${a} address add 192.168.77.1/24 dev cable`);
+    ip(`-n ${p} address add 192.168.77.2/24 dev cable`);
+    for (const namespace of [a, p]) ip(`-n ${namespace} link set cable up`);
+  }
+
+  /** From now on the VM is to move in the other direction. */
+  swap(): void {
+    [this.athos, this.porthos] = [this.porthos, this.athos];
+    this.#scripts();
   }
 
   /** Processes whose command line has all of these words, in a host's namespace. */
@@ -129,7 +154,7 @@ export class TwoHosts {
   }
 
   /** QMP sockets of QEMUs on both hosts, by host. */
-  async copies_(): Promise<{ athos: (string | undefined)[]; porthos: (string | undefined)[] }> {
+  async statuses(): Promise<{ athos: (string | undefined)[]; porthos: (string | undefined)[] }> {
     const statuses = (at: Host) =>
       Promise.all(
         this.find(at, 'qemu-system', '-name').map(({ pid }) =>
@@ -139,20 +164,55 @@ export class TwoHosts {
     return { athos: await statuses(this.athos), porthos: await statuses(this.porthos) };
   }
 
+  /** A daemon has been asked this; `call` as in FakeVmDaemon.hold. */
+  async isAsked(at: 'athos' | 'porthos', call: string): Promise<void> {
+    const { calls } = this[at].daemon;
+    await until(`${call} at ${at}`, () =>
+      calls.some((each) => each.startsWith(`${call} `) || each.endsWith(`/${call}`)),
+    );
+  }
+
+  commandLine(pid: number): string {
+    return commandLine(pid);
+  }
+
+  /** What guards and QEMUs have written. */
+  logs(): string {
+    return [this.athos, this.porthos]
+      .flatMap(({ runDir }) =>
+        readdirSync(runDir)
+          .filter((name) => name.endsWith('.log'))
+          .map((name) => `${name}: ${readFileSync(join(runDir, name), 'utf8')}`),
+      )
+      .join('\n');
+  }
+
+  /** Where QEMUs are: "athos", "porthos", or neither. */
+  async whereItRuns(): Promise<string> {
+    const all = await this.statuses();
+    const hosts = (['athos', 'porthos'] as const).filter((at) => all[at].includes('running'));
+    return hosts.join(' and ') || 'nowhere';
+  }
+
+  /** Nobody works on it any more, and no journal or socket is left. */
+  async assertOver(): Promise<void> {
+    await until('no tiflow', () => this.#tiflows().length === 0);
+    await until('no journal, no socket', () => this.#leftovers().length === 0, OVER_MS).catch(() =>
+      assert.deepEqual(this.#leftovers(), [], this.logs()),
+    );
+  }
+
   /** The VM runs at exactly one place, and nothing is left at the other. */
   async assertRunsOnlyOn(where: 'athos' | 'porthos'): Promise<void> {
     const other = where === 'athos' ? this.porthos : this.athos;
     await until(`nothing of the VM on the other host than ${where}`, async () => {
-      const all = await this.copies_();
+      const all = await this.statuses();
       const elsewhere = where === 'athos' ? all.porthos : all.athos;
       return all[where].join() === 'running' && elsewhere.length === 0;
     }).catch(async (error: Error) => {
-      assert.fail(`${error.message}: ${JSON.stringify(await this.copies_())}`);
+      assert.fail(`${error.message}: ${JSON.stringify(await this.statuses())}`);
     });
-    await until('no tiflow', () => this.#tiflows().length === 0);
-    await until('no journal, no socket', () => this.#leftovers().length === 0).catch(() =>
-      assert.deepEqual(this.#leftovers(), []),
-    );
+    await this.assertOver();
     assert.deepEqual(other.daemon.taps, [], 'taps of the other daemon');
     const links = execFileSync('ip', ['-n', other.namespace, '-o', 'link'], { encoding: 'utf8' });
     assert.doesNotMatch(links, /vnet/);
@@ -178,6 +238,8 @@ export class TwoHosts {
   #scripts(): void {
     const there = `nsenter --net=/run/netns/${this.porthos.namespace} --`;
     script(join(this.directory, 'rsh'), `shift; exec ${there} sh -c "$*"`);
+    // With something in between that can be killed: the network.
+    script(join(this.directory, 'rsh-cut'), `shift; cat | ${there} sh -c "$*" | cat`);
     const receive = `${process.execPath} ${MAIN} "$@" --run-dir ${this.porthos.runDir}`;
     script(this.runsOn, `exec ${receive}`);
   }
@@ -187,6 +249,7 @@ export class TwoHosts {
       for (const mark of this.find(at)) await endProcess(mark);
       execFileSync('ip', ['netns', 'del', at.namespace]);
     }
+    rmSync(this.directory, { recursive: true, force: true });
   }
 }
 
@@ -284,5 +347,3 @@ export async function until(
     await delay(20);
   }
 }
-
-export { isAlive };

@@ -101,6 +101,17 @@ test('forwarded bytes arrive complete, both ways, and so does the end', async (t
   await once(client, 'close');
 });
 
+test('a server that speaks first is heard', async (t) => {
+  const directory = temporaryDirectory(t);
+  const [m, r] = [join(directory, 'm'), join(directory, 'r')];
+  const [near, far] = [await listenAt(t, m), await listenAt(t, r)];
+  const { source } = await pair(t, {}, { stream: () => connect(r) });
+  near.on('connection', (socket) => source.forward('nbd-1', socket));
+  far.on('connection', (socket) => socket.end('NBDMAGIC'));
+  const [greeting] = await once(connect(m), 'data');
+  assert.equal(String(greeting), 'NBDMAGIC');
+});
+
 test('a reader that stops stops the writer, not the memory', async (t) => {
   const directory = temporaryDirectory(t);
   const [m, r] = [join(directory, 'm'), join(directory, 'r')];

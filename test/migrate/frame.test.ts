@@ -8,6 +8,7 @@ import {
   encodeData,
   encodeEnd,
   encodeMessage,
+  encodeOpen,
   type Frame,
   FrameDecoder,
   incompatibility,
@@ -17,6 +18,7 @@ import {
 type Sent =
   | { kind: 'message'; message: Record<string, unknown> }
   | { kind: 'data'; stream: string; bytes: Buffer }
+  | { kind: 'open'; stream: string }
   | { kind: 'end'; stream: string };
 
 const streamName = fc.constantFrom('ram-1', 'nbd-1', 'nbd-2');
@@ -31,11 +33,13 @@ const sent: fc.Arbitrary<Sent> = fc.oneof(
     stream: streamName,
     bytes: fc.uint8Array({ minLength: 1, maxLength: 300 }).map((bytes) => Buffer.from(bytes)),
   }),
+  fc.record({ kind: fc.constant('open' as const), stream: streamName }),
   fc.record({ kind: fc.constant('end' as const), stream: streamName }),
 );
 
 function encode(frame: Sent): Buffer {
   if (frame.kind === 'message') return encodeMessage(frame.message);
+  if (frame.kind === 'open') return encodeOpen(frame.stream);
   return frame.kind === 'end' ? encodeEnd(frame.stream) : encodeData(frame.stream, frame.bytes);
 }
 

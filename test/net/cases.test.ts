@@ -1,5 +1,5 @@
 /**
- * Every case of the lab, over both families, on real kernels with real programs:
+ * Every case of topology `paper`, over both families, on real kernels with real programs:
  *
  *     aramis ──── router ──┬── athos ──── vm
  *                          └── porthos ┄┄ (where vm goes)
@@ -8,7 +8,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { CASES } from '../../src/lab/cases/table.js';
+import { PAPER_CASES } from '../../src/lab/cases/table.js';
 import { runCase } from '../../src/lab/runner.js';
 import { leftovers } from './leak.js';
 
@@ -16,7 +16,7 @@ const FAMILIES = [4, 6] as const;
 const BOUND_MS = 120_000;
 const skip = process.getuid?.() === 0 ? false : 'needs root: network namespaces';
 
-for (const { name, summary } of CASES) {
+for (const { name, summary } of PAPER_CASES) {
   describe(`${name}: ${summary}`, () => {
     for (const family of FAMILIES) {
       test(`IPv${family}`, { skip, timeout: BOUND_MS }, async (t) => {

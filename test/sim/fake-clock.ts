@@ -31,6 +31,7 @@ export class FakeClock implements Clock {
   }
 
   clearTimer(timer: unknown): void {
+    // Like clearTimeout: there may be none.
     if (timer !== undefined) (timer as Due).run = undefined;
   }
 

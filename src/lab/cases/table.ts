@@ -11,11 +11,16 @@ import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } fro
 import { paper } from './paper.js';
 import { sameSubnet } from './same-subnet.js';
 import { stranger } from './stranger.js';
+import { vmBack, vmLiveGuest, vmLiveHypervisor, vmPauseCopy } from './vm.js';
+import { vmBoth } from './vm-both.js';
+import { vmDisk } from './vm-disk.js';
+import { vmFail } from './vm-fail.js';
+import { vmLegacy } from './vm-legacy.js';
 
 /** Of either topology. */
 export type AnyCase = Case | VmCase;
 
-export const CASES: readonly AnyCase[] = [
+export const PAPER_CASES: readonly Case[] = [
   paper,
   clientMoves,
   moveBack,
@@ -31,6 +36,19 @@ export const CASES: readonly AnyCase[] = [
   daemonKilled,
   many,
 ];
+
+export const VM_CASES: readonly VmCase[] = [
+  vmLiveHypervisor,
+  vmLiveGuest,
+  vmPauseCopy,
+  vmDisk,
+  vmBack,
+  vmBoth,
+  vmLegacy,
+  ...vmFail,
+];
+
+export const CASES: readonly AnyCase[] = [...PAPER_CASES, ...VM_CASES];
 
 /** Throws LabError naming the cases there are. */
 export function findCase(name: string): AnyCase {

@@ -32,6 +32,8 @@ export interface VmLabOptions {
   tiflowInGuest?: boolean;
   /** hosts that run a tiflow daemon; default: aramis and both hypervisors */
   daemons?: readonly VmProtected[];
+  /** of the daemons' configuration files */
+  settings?: Record<string, string | number>;
   /** where which VM starts; default: vm on athos */
   vms?: Partial<Record<VmName, Site>>;
   /** a data disk for each VM: on storage that both hypervisors have, or on its own's */
@@ -123,9 +125,18 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
   }
 
   #startDaemon(host: VmProtected): void {
-    const verb = ['daemon', '--run-dir', this.runDirInside(host)];
-    const argv = host === 'aramis' ? [...verb, '--interface', 'eth0'] : verb;
-    this.start(host, 'daemon', services.tiflow(...argv));
+    const settings = { log: 'debug', ...this.#o.settings };
+    const argv = services.daemon(this.host(host).run_dir, settings, {
+      runDir: this.runDirInside(host),
+      interfaces: host === 'aramis' ? ['eth0'] : [],
+    });
+    this.start(host, 'daemon', argv);
+  }
+
+  /** Starts the daemon of a host again, as a service manager does; waits for it. */
+  async restartDaemon(host: VmProtected): Promise<void> {
+    if (this.daemonPid(host) === undefined) this.#startDaemon(host);
+    await this.watch(host, () => true);
   }
 
   /** A daemon's run directory as the host itself calls it. */

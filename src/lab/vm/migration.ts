@@ -28,6 +28,8 @@ export interface MigrationLine {
   event: 'begin' | 'done' | 'failed' | 'undone' | 'progress' | 'migrated';
   /** absent in the last line */
   stage?: StageName;
+  /** Of what failed. */
+  message?: string;
   at_ms?: number;
   downtime_ms?: number;
   [more: string]: unknown;
@@ -105,6 +107,7 @@ export class Migration {
   /** How it ended, in words. */
   get verdict(): string {
     const { exitCode, signalCode } = this.child;
-    return `${signalCode ?? `exit ${exitCode}`} after ${this.progress}; ${this.said.trim()}`;
+    const { seen_ms: _, ...last } = this.lines.at(-1) ?? { seen_ms: 0 };
+    return `${signalCode ?? `exit ${exitCode}`}, ${JSON.stringify(last)} ${this.said.trim()}`;
   }
 }

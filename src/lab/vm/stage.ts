@@ -6,7 +6,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { namespacePids } from '../namespace.js';
 import { Scene } from '../scene.js';
 import { Session } from '../session.js';
-import { SITES, type Site } from '../topology.js';
+import { ARAMIS, type Family, NETWORKS, SITES, type Site } from '../topology.js';
 import { now, until } from '../wait.js';
 import { Download } from './download.js';
 import { Echo } from './echo.js';
@@ -73,7 +73,7 @@ export class VmStage extends Scene<VmLab> {
   }
 
   /** The programs go on from where they were, for the guest with the very same connections. */
-  async checkGoOn(p: Programs, when: string): Promise<void> {
+  async checkGoOn(p: Pick<Programs, 'session' | 'echo' | 'identity'>, when: string): Promise<void> {
     const at = now();
     const going = async (): Promise<string> => {
       await p.session.counting(at);
@@ -84,8 +84,27 @@ export class VmStage extends Scene<VmLab> {
     const identity = await going().catch((error: Error) => error);
     const went = !(identity instanceof Error);
     this.check(`${when}: the connections go on`, went, went ? '' : identity.message);
-    const same = identity === p.identity.join('; ') && p.identity.length > 1;
+    if (p.identity.length === 0) return;
+    const same = identity === p.identity.join('; ');
     this.check(`${when}: the guest sees the same peers`, same, String(identity));
+  }
+
+  /**
+   * What is not TCP works as well, from the guest: ICMP to each address; UDP to aramis, and the ICMP
+   * errors about it that come back from the routers on the way and from there (traceroute).
+   */
+  async checkReach(session: Session, addresses: readonly string[], when: string): Promise<void> {
+    const ping = addresses.map(
+      (a) => `ping -c 1 -W 5 ${a} > /dev/null 2>&1 && echo answer || echo silence ${a};`,
+    );
+    const answers = await session.run(ping.join(' '), 10_000 * (1 + addresses.length));
+    const reached = answers.length > 0 && answers.every((line) => line === 'answer');
+    this.check(`${when}: ICMP to ${addresses.join(', ')}`, reached, answers.join(', '));
+    const target = ARAMIS[this.family];
+    const trace = this.family === 4 ? 'traceroute' : 'traceroute6';
+    const hops = await session.run(`${trace} -n -q 1 -w 3 -m 6 ${target}`, 30_000);
+    const arrived = hops.length > 2 && (hops.at(-1) ?? '').includes(` ${target} `);
+    this.check(`${when}: UDP, and ICMP errors about it`, arrived, hops.slice(1).join('; '));
   }
 
   /** Ends the programs; checks that each was whole; keeps the silences. */
@@ -128,12 +147,13 @@ export class VmStage extends Scene<VmLab> {
   }
 
   /** Checks that a hypervisor has nothing of a VM that is elsewhere, and no journal of its move. */
-  async checkNothingLeft(vm: VmName, at: Site): Promise<void> {
+  async checkNothingLeft(vm: VmName, at: Site, lease: 'gone' | 'may-stay' = 'gone'): Promise<void> {
     const other = SITES.find((site) => site !== at) ?? at;
     const left = async () => [
       ...this.migrating(),
       ...this.lab.qemus(vm, other).map((pid) => `QEMU ${pid} on ${other}`),
       ...this.#tapsLeft(vm, other),
+      ...(lease === 'gone' ? this.#leaseLeft(vm, other) : []),
       ...SITES.flatMap((site) => this.#journals(site)),
     ];
     const clean = async () => (await left()).length === 0;
@@ -145,13 +165,15 @@ export class VmStage extends Scene<VmLab> {
   #tapsLeft(vm: VmName, site: Site): string[] {
     const links = this.lab.run(site, ['ip', '-o', 'link', 'show', 'type', 'tun']);
     const taps = links.includes(` ${TAPS[vm]}:`) ? [`tap ${TAPS[vm]} on ${site}`] : [];
-    const leases = readFileSync(`${this.lab.directory}/${site}/leases`, 'utf8');
-    const leased = this.lab.vmAddress(4, vm, site);
-    const wanted = this.lab.home(vm) === site;
-    const lease = !wanted && leases.includes(MACS[vm]) ? [`lease ${leased} at ${site}`] : [];
     const known = this.lab.daemonPid(site) === undefined ? [] : this.#knownTaps(site);
     const protectedTaps = known.includes(MACS[vm]) ? [`boundary of ${vm} on ${site}`] : [];
-    return [...taps, ...lease, ...protectedTaps];
+    return [...taps, ...protectedTaps];
+  }
+
+  #leaseLeft(vm: VmName, site: Site): string[] {
+    const leases = readFileSync(`${this.lab.directory}/${site}/leases`, 'utf8');
+    if (this.lab.home(vm) === site || !leases.includes(MACS[vm])) return [];
+    return [`lease ${this.lab.vmAddress(4, vm, site)} at ${site}`];
   }
 
   #knownTaps(site: Site): string[] {
@@ -166,13 +188,18 @@ export class VmStage extends Scene<VmLab> {
   }
 }
 
+/** The gateway of a site, as its hosts know it. */
+export const gatewayOf = (site: Site, family: Family): string =>
+  family === 4 ? NETWORKS[site].gateway4 : NETWORKS[site].gateway6;
+
 const figures = (last: MigrationLine | undefined): string =>
   Object.entries(last ?? {})
-    .filter(([name, value]) => typeof value === 'number' && name !== 'version')
+    .filter(([name, value]) => typeof value === 'number' && !['version', 'seen_ms'].includes(name))
     .map(([name, value]) => `${name} ${value}`)
     .join(', ');
 
-function commandLine(pid: number): string {
+/** Of a process, with spaces; '' if it is gone. */
+export function commandLine(pid: number): string {
   try {
     return readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' ').trim();
   } catch {
