@@ -42,7 +42,7 @@ const LIMITS = `## Where the peer cannot be dialled
 
 The end that moves sends a SYN to where its peer is. A peer behind a NAT or behind a firewall that lets nothing in is reached by
 nobody, so a server cannot move away from such a client: refused, in time, with a reason. It is the client that could
-dial; [decision 6](decisions/0006-the-peer-may-dial.md) says how that will be added. The peer's program is not told by a move that
+dial; [decision 11](decisions/0011-the-peer-may-dial.md) says how that will be added. The peer's program is not told by a move that
 failed, because nothing reaches it: for that end it is as if the server had vanished.
 `;
 
