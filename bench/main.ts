@@ -12,6 +12,7 @@ import { gatewayMany } from './gateway-many.js';
 import { sweepStale } from './host.js';
 import { many } from './many.js';
 import type { Measurement, Result } from './measurement.js';
+import { optionsDropped } from './options-dropped.js';
 import { perPacket } from './per-packet.js';
 import { formatResults, keepResults, mergeResults } from './results.js';
 import { setUpTime } from './set-up-time.js';
@@ -22,6 +23,7 @@ const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.ur
 const MEASUREMENTS: readonly Measurement[] = [
   throughput,
   setUpTime,
+  optionsDropped,
   perPacket,
   blackout,
   many,

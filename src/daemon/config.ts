@@ -42,6 +42,8 @@ export interface Config {
   quarantineMs: number;
   /** A flow without a packet for so long is forgotten. */
   idleMs: number;
+  /** How long TI_OPEN is left out towards a destination where it was lost on the way. */
+  plainPeerTtlMs: number;
   /** Firewall mark of packets for a retained address. */
   mark: number;
   /** Routing table of the retained addresses. */
@@ -85,6 +87,8 @@ const FILE_SHAPE = z.strictObject({
   give_up: duration('1s', '24h').default(60_000),
   quarantine: duration('0s', '60s').default(3_000),
   idle: duration('1m', '365d').default(86_400_000),
+  // Middleboxes are replaced now and then.
+  plain_peer_ttl: duration('1s', '365d').default(3_600_000),
   mark: integer(1, 0xffff_ffff).default(MARK_DEFAULT),
   // The next one is ours, too; 252 to 255 are the system's (main, local, ...).
   table: integer(1, 0xffff_fffe)
@@ -145,6 +149,7 @@ export function parseConfig(text: string, path: string): Config {
     giveUpMs: data.give_up,
     quarantineMs: data.quarantine,
     idleMs: data.idle,
+    plainPeerTtlMs: data.plain_peer_ttl,
     mark: data.mark,
     table: data.table,
     sourcePorts: data.source_ports,

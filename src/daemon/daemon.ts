@@ -40,6 +40,7 @@ import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { MovedHook } from './moved-hook.js';
+import { NarrowPaths } from './narrow-paths.js';
 import { Orphans } from './orphans.js';
 import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
 import { Retention } from './retention.js';
@@ -65,9 +66,6 @@ import { Vms } from './vms.js';
  * reset that comes later answers a retransmission.
  */
 const RST_SILENT_MS = 200;
-
-/* Middleboxes are replaced now and then. */
-const PLAIN_PEER_TTL_S = 3600;
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
@@ -117,6 +115,7 @@ class Daemon implements DaemonControl {
   #mobility: Mobility;
   #orphans: Orphans;
   #upkeep: Upkeep;
+  #narrowPaths: NarrowPaths;
   #vmFlows: VmFlows;
   #vms: Vms;
   #end: () => void = () => undefined;
@@ -172,6 +171,11 @@ class Daemon implements DaemonControl {
       readEvents: () => this.#readEvents(),
       forgotten: (kernel) => this.#forgotten(kernel),
     });
+    this.#narrowPaths = new NarrowPaths({
+      flow: (kernel) => boundary.flow(kernel),
+      deliver: (kernel, packet) => this.#outlet.toKernel(packet, kernel),
+      ...{ clock: CLOCK, emit },
+    });
     this.#vmFlows = new VmFlows({
       ...shared,
       agent: this.#agent,
@@ -208,6 +212,7 @@ class Daemon implements DaemonControl {
     this.#settling.close();
     this.#vms.close();
     this.#vmFlows.close();
+    this.#narrowPaths.close();
     this.#upkeep.close();
     this.#orphans.close();
     this.#mobility.close();
@@ -428,6 +433,8 @@ class Daemon implements DaemonControl {
   #synchronized(event: SyncEvent): void {
     this.#mobility.synchronized(event);
     this.#vmFlows.synchronized(event);
+    if (event.type === 'proven' || event.type === 'committed')
+      this.#narrowPaths.moved(event.kernel);
     this.#emit(ofSyncEvent(event));
   }
 
@@ -450,7 +457,7 @@ function configure(boundary: Boundary, config: Config): void {
     markNetwork: marks.network,
     markVerbatim: marks.verbatim,
     rstSilentMs: RST_SILENT_MS,
-    plainPeerTtlS: PLAIN_PEER_TTL_S,
+    plainPeerTtlS: Math.ceil(config.plainPeerTtlMs / 1e3),
     enabled: 1,
     keyId: config.psk?.keyId ?? 0,
     requirePsk: config.psk?.require ? 1 : 0,

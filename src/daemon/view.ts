@@ -141,6 +141,7 @@ export type MonitorEventName =
   | 'mapped'
   | 'kicked'
   | 'proven'
+  | 'narrowed'
   | 'attempt-failed'
   | 'move-failed'
   | 'events-lost'
@@ -160,6 +161,7 @@ export interface MonitorEvent {
   tifid?: string;
   epoch?: number;
   gap_ms?: number;
+  mtu?: number;
   client?: string;
   reason?: string;
   lost?: number;

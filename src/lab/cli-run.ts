@@ -5,6 +5,7 @@ import type { Command } from 'commander';
 import { UsageError } from '../cli/exit.js';
 import { CASES } from './cases/table.js';
 import { verb, wholeNumber } from './cli-verb.js';
+import { runMatrixVerb } from './matrix/cli.js';
 import { type CaseResult, runCase } from './runner.js';
 import { Show } from './show.js';
 
@@ -15,13 +16,15 @@ interface RunVerbOptions {
   keep?: boolean;
   seed: number;
   wire?: string;
+  page?: string;
 }
 
 /** Adds `run` to the verbs of the lab. */
 export function addRun(lab: Command): void {
   lab
     .command('run')
-    .argument('<case>', 'see `lab list`')
+    .argument('<case>', 'see `lab list`; matrix: all middleboxes')
+    .argument('[row]', 'of the matrix')
     .description('play a case in a lab of its own; exit 0 only if all its checks hold')
     .option('--ipv6', 'over IPv6 (default: IPv4)')
     .option('--json', 'end with one JSON line on standard output')
@@ -29,10 +32,25 @@ export function addRun(lab: Command): void {
     .option('--keep', 'leave the lab standing if the case fails')
     .option('--seed <n>', 'of everything random', wholeNumber, 1)
     .option('--wire <impairment>', 'a userspace wire at aramis: delay=50ms,loss=1%,…')
-    .action((name: string, o: RunVerbOptions) => verb(() => run(name, o)));
+    .option('--page <file>', 'matrix: write docs/MIDDLEBOXES.md')
+    .action((name: string, row: string | undefined, o: RunVerbOptions) =>
+      verb(() => (name === 'matrix' ? matrix(row, o) : run(name, row, o))),
+    );
 }
 
-async function run(name: string, o: RunVerbOptions): Promise<void> {
+async function matrix(row: string | undefined, o: RunVerbOptions): Promise<void> {
+  const { json = false, seed, page, ipv6, show, keep, wire } = o;
+  if (ipv6 || show || keep || wire !== undefined) {
+    throw new UsageError('matrix: --ipv6, --show, --keep and --wire are for single cases');
+  }
+  const ok = await runMatrixVerb({ row, json, seed, page, onStep: printStep });
+  process.exitCode = ok ? 0 : 1;
+}
+
+async function run(name: string, row: string | undefined, o: RunVerbOptions): Promise<void> {
+  if (row !== undefined || o.page !== undefined) {
+    throw new UsageError(`${name}: a row and --page are for the matrix`);
+  }
   const known = CASES.find((c) => c.name === name);
   if (!known) {
     throw new UsageError(`no case ${name} (there are ${CASES.map((c) => c.name).join(', ')})`);

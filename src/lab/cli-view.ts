@@ -2,6 +2,7 @@
  * What `tiflow lab status` and `lab list` show, as JSON and as text.
  */
 import { CASES } from './cases/table.js';
+import { ROWS } from './matrix/rows.js';
 import { isRunning, isStale, type LabRecord, listRecords } from './registry.js';
 import { VmLab } from './vm/lab.js';
 
@@ -50,16 +51,18 @@ export function listView() {
     topology: record.topology,
     stale: isStale(record),
   }));
-  return { version: 1, topologies, cases, labs };
+  const matrix = ROWS.map(({ name, summary }) => ({ name, summary }));
+  return { version: 1, topologies, cases, matrix, labs };
 }
 
-export function listText({ topologies, cases, labs }: ReturnType<typeof listView>): string {
+export function listText({ topologies, cases, matrix, labs }: ReturnType<typeof listView>): string {
   const rows = (items: Array<{ name: string; summary: string }>): string[] =>
-    items.map(({ name, summary }) => `  ${name.padEnd(15)}${summary}`);
+    items.map(({ name, summary }) => `  ${name.padEnd(30)}${summary}`);
   const standing = labs.map((l) => ({ name: l.name, summary: l.stale ? 'stale' : l.topology }));
   const sections = [
     ['topologies', ...rows(topologies)],
     ['cases', ...rows(cases)],
+    ['rows of the matrix', ...rows(matrix)],
     ['labs', ...(standing.length > 0 ? rows(standing) : ['  none'])],
   ];
   return `${sections.map((lines) => lines.join('\n')).join('\n')}\n`;

@@ -44,11 +44,11 @@ export function parseImpairment(text: string): Impairment {
 /** The fates of the packets of one direction, one after the other. */
 export class Fate {
   readonly #impairment: Impairment;
-  #state: number;
+  readonly #draw: () => number;
 
   constructor(impairment: Impairment, seed: number) {
     this.#impairment = impairment;
-    this.#state = seed >>> 0;
+    this.#draw = draws(seed);
   }
 
   /** After how many ms the packet arrives: [] if it is lost, two numbers if it comes twice. */
@@ -65,13 +65,16 @@ export class Fate {
     const jitter = this.#draw() * jitterMs;
     return delayMs + jitter + (this.#draw() < reorder ? REORDER_MS : 0);
   }
+}
 
-  /** 0 <= x < 1: mulberry32, the usual 32-bit generator that any seed suits. */
-  #draw(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
+/** 0 <= x < 1, again and again: mulberry32, the usual 32-bit generator that any seed suits. */
+export function draws(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
     t = Math.imul(t ^ (t >>> 15), t | 1);
     t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
     return ((t ^ (t >>> 14)) >>> 0) / 0x1_0000_0000;
-  }
+  };
 }

@@ -142,7 +142,7 @@ function outcome(
 }
 
 /** Calls `end` once, however this process ends; the result takes that back. */
-function onEveryExit(end: () => void): () => void {
+export function onEveryExit(end: () => void): () => void {
   const onExit = (): void => end();
   const onSignal = ENDING.map(([signal, code]) => {
     const handler = (): void => {

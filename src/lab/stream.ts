@@ -154,6 +154,34 @@ export class Transfer {
     return now();
   }
 
+  /** Waits until so many bytes more have arrived at either end. */
+  async carried(bytes: number, boundMs = 20_000): Promise<void> {
+    const before = await this.#reports();
+    const arrived = async () => {
+      const { client, server } = await this.#reports();
+      const more = [
+        client.received - before.client.received,
+        server.received - before.server.received,
+      ];
+      return more.every((count) => count >= bytes);
+    };
+    await until(`${bytes} bytes more both ways`, arrived, boundMs);
+  }
+
+  /** Of a transfer that may be in pieces: what arrived that was not written, in words. */
+  async wrongBytes(): Promise<string | undefined> {
+    const { client, server } = await this.#reports();
+    const wrong = client.wrong + server.wrong;
+    const tooMany = client.received > server.written || server.received > client.written;
+    if (wrong > 0) return `${wrong} with wrong bytes`;
+    return tooMany ? 'more bytes than were written' : undefined;
+  }
+
+  /** Ends the programs as they are. */
+  stop(): void {
+    for (const end of this.both) end.stop();
+  }
+
   /** Waits until everything written so far has arrived. */
   async quiet(boundMs = 20_000): Promise<void> {
     const arrived = async () => {
@@ -188,8 +216,10 @@ export class Transfer {
 
   #whole({ client, server }: Ends<Report>): Whole {
     const far = new Map(server.details.map((c) => [c.client_port, c]));
+    // Of a single one it is clear, though a NAT gave it another port.
+    const only = server.details.length === 1 ? server.details[0] : undefined;
     const broken = client.details.filter((near) => {
-      const other = far.get(near.client_port);
+      const other = far.get(near.client_port) ?? only;
       const intact = other && near.written === other.received && other.written === near.received;
       return !intact || near.wrong_at >= 0 || other.wrong_at >= 0;
     });

@@ -5,6 +5,7 @@
 import { fileURLToPath } from 'node:url';
 import type { Lab } from './lab.js';
 import { namespacePath } from './namespace.js';
+import type { IsnMode } from './randomizer.js';
 import { until } from './wait.js';
 
 const PROGRAM = fileURLToPath(new URL('./programs/wire.js', import.meta.url));
@@ -13,6 +14,8 @@ export interface WireSettings {
   /** as in 'delay=50ms,loss=1%' */
   impairment: string;
   seed: number;
+  /** rewrites initial sequence numbers as well (randomizer.ts) */
+  isn?: IsnMode;
 }
 
 /** Joins the two TAPs; returns once both have a carrier. */
@@ -22,7 +25,7 @@ export async function startWire(lab: Lab, settings: WireSettings): Promise<void>
     process.execPath,
     PROGRAM,
     ...[namespacePath(aramis), 'eth0', namespacePath(router), 'aramis0'],
-    ...[String(settings.seed), settings.impairment],
+    ...[String(settings.seed), settings.impairment, ...(settings.isn ? [settings.isn] : [])],
   ]);
   await until('the userspace wire', () => {
     const link = lab.run('aramis', ['ip', '-o', 'link', 'show', 'dev', 'eth0']);

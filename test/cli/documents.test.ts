@@ -9,6 +9,8 @@ import { REASON, reasonName } from '../../src/boundary/abi.gen.js';
 import { EXIT } from '../../src/cli/exit.js';
 import { BRIEF_FIELDS } from '../../src/cli/flows.js';
 import { CONFIG_KEYS, defaultConfig, LOG_LEVELS, parseConfig } from '../../src/daemon/config.js';
+import { expectedDocument, withoutGaps } from '../../src/lab/matrix/document.js';
+import { ROWS } from '../../src/lab/matrix/rows.js';
 import { tiflow } from './tiflow.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
@@ -89,6 +91,13 @@ describe('OPERATIONS.md', () => {
     assert.throws(() => parseConfig(text, '/etc/tiflow.toml'), {
       message: shown.map(([line]) => line).join('\n'),
     });
+  });
+});
+
+describe('MIDDLEBOXES.md', () => {
+  test('is what the rows of the matrix say; only times may differ', () => {
+    const page = withoutGaps(read('docs/MIDDLEBOXES.md'));
+    assert.equal(page, withoutGaps(expectedDocument(ROWS)), 'run `make middleboxes`');
   });
 });
 

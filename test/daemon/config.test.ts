@@ -36,6 +36,7 @@ describe('values', () => {
       giveUpMs: 60_000,
       quarantineMs: 3_000,
       idleMs: 86_400_000,
+      plainPeerTtlMs: 3_600_000,
       mark: 0x5449,
       table: 0x5449,
       sourcePorts: { first: 61_000, last: 65_535 },
@@ -56,6 +57,7 @@ describe('values', () => {
       give_up = "1.5m"
       quarantine = "500ms"
       idle = "7d"
+      plain_peer_ttl = "1d"
       mark = 0x100
       table = 77
       source_ports = "50000-50999"
@@ -76,6 +78,7 @@ describe('values', () => {
       giveUpMs: 90_000,
       quarantineMs: 500,
       idleMs: 604_800_000,
+      plainPeerTtlMs: 86_400_000,
       mark: 256,
       table: 77,
       sourcePorts: { first: 50_000, last: 50_999 },

@@ -2,10 +2,11 @@
  * The userspace wire: carries frames between two TAPs, one process for one cable, and does to
  * each what its seed decides (impairment.ts). For kernels without netem. Runs until killed.
  *
- * Arguments: NAMESPACE-PATH TAP NAMESPACE-PATH TAP SEED IMPAIRMENT
+ * Arguments: NAMESPACE-PATH TAP NAMESPACE-PATH TAP SEED IMPAIRMENT [ISN-MODE]
  */
 import { Poller } from '../../libc/poller.js';
-import { Fate, parseImpairment } from '../impairment.js';
+import { draws, Fate, parseImpairment } from '../impairment.js';
+import { ISN_MODES, Randomizer, type Side } from '../randomizer.js';
 import { openTap, readFrame, writeFrame } from '../tap.js';
 
 const FRAME_MAX = 65536;
@@ -65,23 +66,35 @@ class Lane {
   }
 }
 
-function main([aPath = '', aTap = '', bPath = '', bTap = '', seedText, text = '']: string[]): void {
+function randomizer(mode: string | undefined, seed: number): Randomizer | undefined {
+  const known = ISN_MODES.find((m) => m === mode);
+  const draw = draws(seed);
+  const draw32 = (): number => Math.floor(draw() * 0x1_0000_0000);
+  const log = (key: string): void => void process.stdout.write(`rewrites ${key}\n`);
+  return known && new Randomizer(known, draw32, log);
+}
+
+function main([aPath = '', aTap = '', bPath = '', bTap = '', ...rest]: string[]): void {
+  const [seedText, text = '', isnMode] = rest;
   const impairment = parseImpairment(text);
   const seed = Number(seedText);
+  const isn = randomizer(isnMode, seed + 2);
   const [a, b] = [openTap(aPath, aTap), openTap(bPath, bTap)];
   const poller = new Poller();
-  const carry = (from: number, lane: Lane): void => {
+  const carry = (from: number, side: Side, lane: Lane): void => {
     const buffer = Buffer.alloc(FRAME_MAX);
     poller.add(from, () => {
       for (let i = 0; i < BATCH; i++) {
         const length = readFrame(from, buffer);
         if (length < 0) return;
-        lane.send(buffer.subarray(0, length));
+        const frame = buffer.subarray(0, length);
+        isn?.rewrite(frame, side);
+        lane.send(frame);
       }
     });
   };
-  carry(a, new Lane(new Fate(impairment, seed), b));
-  carry(b, new Lane(new Fate(impairment, seed + 1), a));
+  carry(a, 'a', new Lane(new Fate(impairment, seed), b));
+  carry(b, 'b', new Lane(new Fate(impairment, seed + 1), a));
   // A poller alone does not keep the process alive.
   setInterval(() => {}, 1 << 30);
 }
