@@ -11,7 +11,8 @@ import { until } from '../src/lab/wait.js';
 import { type Beats, Score } from './beats.js';
 
 const CLIENT = fileURLToPath(new URL('./metronome-client.js', import.meta.url));
-const ECHO_PORT = '7';
+/** RFC 862. */
+export const ECHO_PORT = '7';
 const INTERVAL_MS = 2;
 
 export class Metronome {

@@ -4,7 +4,8 @@
  */
 import { createConnection, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
-import { now, until } from '../src/lab/wait.js';
+import { until } from '../src/lab/wait.js';
+import { realtimeOffset } from './clock.js';
 
 interface Message {
   event?: string;
@@ -14,9 +15,6 @@ interface Message {
 /* Their names are the same on both hypervisors, as /run is each one's own. */
 export const WATCH_PATH = '/run/vm/vm.watch';
 export const WATCH_ARGUMENTS = ['-qmp', `unix:${WATCH_PATH},server=on,wait=off`];
-
-/** CLOCK_REALTIME, which QEMU's events have, less CLOCK_MONOTONIC, ms. */
-const realtimeOffset = (): number => performance.timeOrigin + performance.now() - now();
 
 export class QemuEvents {
   readonly #socket: Socket;

@@ -2,16 +2,19 @@
  * What a client sees of a guest's live migration beyond the guest's own pause, in the three lanes
  * of vm-lane.ts.
  *
- *      last echo       STOP                          RESUME      first echo
- *   ──────┤─────────────┤ pause ──────────────────────┤───────────├──────►
- *         ├─ gap: what the client sees ───────────────────────────┤
+ *      last echo       STOP                          RESUME    first segment  first echo
+ *   ──────┤─────────────┤ pause ──────────────────────┤ guest ────├ path ───────├──────►
+ *         ├─ gap: what the client sees ─────────────────────────────────────────┤
  *                       ├─ QEMU's downtime ─┤
  *
  * QEMU's downtime ends when the source has sent its last byte; what the destination does with it,
  * and who says that it may run, is not in it.  Hence both differences: gap less downtime, gap less
- * pause.  The pause is by QEMU's own events, one clock for both.
+ * pause.  The pause is by QEMU's own events, one clock for both.  What the guest takes to go on (a new
+ * QEMU without KVM has to translate every instruction of it again) is shown apart.
  */
 import { pause } from '../src/lab/wait.js';
+import type { Score } from './beats.js';
+import { GuestSegments } from './guest-segments.js';
 import {
   atMost,
   type Measurement,
@@ -19,7 +22,7 @@ import {
   type Result,
   result,
 } from './measurement.js';
-import { Metronome } from './metronome.js';
+import { ECHO_PORT, Metronome } from './metronome.js';
 import { VmLane, type VmLaneKind, type VmMove } from './vm-lane.js';
 
 const KINDS: readonly VmLaneKind[] = ['tiflow', 'same subnet', 'vxlan'];
@@ -37,8 +40,10 @@ interface Sample {
   gap: number;
   downtime: number;
   pause: number;
-  /** from RESUME to the first echo */
-  wake: number;
+  /** from RESUME to the guest's first segment with data */
+  guest: number;
+  /** from that to the client */
+  path: number;
   /** from the last proven flow to RESUME; 0 without tiflow */
   lead: number;
 }
@@ -71,14 +76,19 @@ async function measureAll(lanes: readonly VmLane[], o: MeasureOptions): Promise<
 }
 
 async function measureOne(lane: VmLane): Promise<Sample> {
-  const metronome = await Metronome.start(lane.lab, lane.address);
-  await pause(BEFORE_MS);
-  const move = await lane.move();
-  await pause(AFTER_MS);
-  return sampleOf(move, await metronome.stop());
+  const segments = await GuestSegments.listen(lane.lab, lane.otherSite, ECHO_PORT);
+  try {
+    const metronome = await Metronome.start(lane.lab, lane.address);
+    await pause(BEFORE_MS);
+    const move = await lane.move();
+    await pause(AFTER_MS);
+    return sampleOf(move, await metronome.stop(), segments);
+  } finally {
+    segments.stop();
+  }
 }
 
-function sampleOf(move: VmMove, score: Awaited<ReturnType<Metronome['stop']>>): Sample {
+function sampleOf(move: VmMove, score: Score, segments: GuestSegments): Sample {
   // Nothing can have come in the middle of the pause.
   const { fromMs, toMs } = score.silenceAt((move.stoppedMs + move.resumedMs) / 2);
   return {
@@ -86,54 +96,28 @@ function sampleOf(move: VmMove, score: Awaited<ReturnType<Metronome['stop']>>): 
     gap: toMs - fromMs,
     downtime: move.downtimeMs,
     pause: move.resumedMs - move.stoppedMs,
-    wake: toMs - move.resumedMs,
+    guest: segments.firstSince(move.resumedMs) - move.resumedMs,
+    path: toMs - segments.firstSince(move.resumedMs),
     lead: move.resumedMs - (move.provenMs ?? move.resumedMs),
   };
 }
 
 function rows(kind: VmLaneKind, samples: readonly Sample[]): Result[] {
-  const name = `VM ${kind}`;
   const aim = kind === 'tiflow' ? AIM : undefined;
-  const of = (f: (s: Sample) => number): number[] => samples.map(f);
-  const beyond = 'ms after 1 round trip';
+  const row = (what: string, f: (s: Sample) => number): Result =>
+    result(`VM ${kind}: ${what}`, 'ms', samples.map(f));
+  const beyond = (what: string, f: (s: Sample) => number): Result =>
+    result(`VM ${kind}: ${what}`, 'ms after 1 round trip', samples.map(f), aim);
   return [
-    result(
-      `${name}: round trip`,
-      'ms',
-      of((s) => s.roundTrip),
-    ),
-    result(
-      `${name}: gap`,
-      'ms',
-      of((s) => s.gap),
-    ),
-    result(
-      `${name}: pause`,
-      'ms',
-      of((s) => s.pause),
-    ),
-    result(
-      `${name}: QEMU's downtime`,
-      'ms',
-      of((s) => s.downtime),
-    ),
-    result(
-      `${name}: gap less pause`,
-      beyond,
-      of((s) => s.gap - s.pause - s.roundTrip),
-      aim,
-    ),
-    result(
-      `${name}: gap less downtime`,
-      beyond,
-      of((s) => s.gap - s.downtime - s.roundTrip),
-      aim,
-    ),
-    result(
-      `${name}: first echo after the VM runs`,
-      'ms',
-      of((s) => s.wake),
-    ),
+    row('round trip', (s) => s.roundTrip),
+    row('gap', (s) => s.gap),
+    row('pause', (s) => s.pause),
+    row("QEMU's downtime", (s) => s.downtime),
+    beyond('gap less pause', (s) => s.gap - s.pause - s.roundTrip),
+    beyond('gap less downtime', (s) => s.gap - s.downtime - s.roundTrip),
+    row("RESUME to the guest's first segment", (s) => s.guest),
+    row('from there to its client', (s) => s.path),
+    ...(kind === 'tiflow' ? [row('flows moved before RESUME', (s) => s.lead)] : []),
   ];
 }
 

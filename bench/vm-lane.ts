@@ -76,10 +76,13 @@ export class VmLane {
     return this.lab.vmAddress(4, 'vm', site);
   }
 
+  get otherSite(): Site {
+    return this.site === 'athos' ? 'porthos' : 'athos';
+  }
+
   /** Migrates the guest to the other hypervisor; returns when it runs there and nowhere else. */
   async move(): Promise<VmMove> {
-    const [from, to]: [Site, Site] =
-      this.site === 'athos' ? ['athos', 'porthos'] : ['porthos', 'athos'];
+    const [from, to] = [this.site, this.otherSite];
     const source = await QemuEvents.open(this.#watchSocket(from));
     try {
       const move = this.kind === 'tiflow' ? this.#moveByTiflow(to) : this.#moveByQemu(from, to);
