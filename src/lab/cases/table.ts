@@ -2,6 +2,12 @@
  * All cases of the lab, in the order in which they are best read and run.
  */
 import { LabError } from '../namespace.js';
+import { mariadb } from '../real-programs/mariadb.js';
+import { nginx } from '../real-programs/nginx.js';
+import { postgresql } from '../real-programs/postgresql.js';
+import { redis } from '../real-programs/redis.js';
+import { rsync } from '../real-programs/rsync.js';
+import { ssh } from '../real-programs/ssh.js';
 import type { Case } from '../stage.js';
 import type { VmCase } from '../vm/stage.js';
 import { daemonKilled } from './daemon-killed.js';
@@ -30,6 +36,12 @@ export const CASES: readonly AnyCase[] = [
   sameSubnet,
   daemonKilled,
   many,
+  ssh,
+  postgresql,
+  nginx,
+  redis,
+  rsync,
+  mariadb,
 ];
 
 /** Throws LabError naming the cases there are. */
