@@ -91,6 +91,7 @@ export function sshd(directory: string, host = 'vm'): string[] {
     `PidFile ${home}/sshd.pid`,
     `AuthorizedKeysFile ${keys}/user_key.pub`,
     ...['StrictModes no', 'UsePAM no', 'UseDNS no', 'PrintMotd no', 'PrintLastLog no'],
+    'Subsystem sftp /usr/lib/openssh/sftp-server',
     ...['PermitRootLogin prohibit-password', 'PasswordAuthentication no', 'PermitUserRC no'],
   ];
   writeFileSync(`${home}/sshd_config`, `${settings.join('\n')}\n`);

@@ -45,7 +45,7 @@ async function serve(act: Act, directory: string): Promise<void> {
   const config = `${directory}/rsyncd.conf`;
   writeFileSync(
     config,
-    `pid file = ${directory}/pid\nlog file = ${directory}/log\n[lab]\npath = ${directory}
+    `pid file = ${directory}/pid\nlog file = ${directory}/log\nreverse lookup = no\n[lab]\npath = ${directory}
 use chroot = no\nuid = root\ngid = root\nread only = no\n`,
   );
   const daemon = ['rsync', '--daemon', '--no-detach', `--config=${config}`, `--port=${act.port}`];
