@@ -11,7 +11,7 @@ import type { Family } from '../wire/address.js';
 import { formatChecks } from './doctor.js';
 import { EXIT, VerbError } from './exit.js';
 import { missingCapabilities } from './privileges.js';
-import { describe, formatHops, type Here } from './probe/describe.js';
+import { describe, formatHops, type Here, unknownFromHere } from './probe/describe.js';
 import { parseTarget, resolveTarget, type Target } from './probe/target.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 import { painterFor } from './table.js';
@@ -116,7 +116,10 @@ function print(report: ProbeReport, json: boolean): void {
   const heading = `${target.host} (${way.destination}) port ${target.port}, from ${way.source} by ${way.interface}`;
   const lines = json
     ? [JSON.stringify(probeView(report, checks))]
-    : [heading, ...formatHops(probed.hops ?? []), ...formatChecks(checks, paint)];
+    : [
+        ...[heading, ...formatHops(probed.hops ?? []), ...formatChecks(checks, paint)],
+        ...unknownFromHere(target.host).map((what) => `not known from here: ${what}`),
+      ];
   process.stdout.write(lines.map((line) => `${line}\n`).join(''));
 }
 
@@ -145,6 +148,7 @@ function probeView(
     },
     option_space: { syn: room.syn, syn_ack: room.synAck ?? null },
     hops: hops ?? null,
+    not_known_from_here: unknownFromHere(target.host),
     checks,
   };
 }

@@ -27,13 +27,14 @@ export function describe({ host, port }: Target, probed: Probed, here: Here): Ch
       ? ok('here', `tiflow protects ${here.interface}`)
       : warn('here', `tiflow does not protect ${here.interface}`, `tiflow up ${here.interface}`),
     describeMove(`${host} port ${port}`, probed),
-    warn(
-      'unknown',
-      'from here it cannot be told whether the path from a new address is like this one',
-      `to know whether ${host} could reach this machine after a move of its own: tiflow probe there`,
-    ),
   ];
 }
+
+/** What nobody can find out from this end alone. */
+export const unknownFromHere = (host: string): string[] => [
+  'whether the path from a new address is like this one',
+  `whether ${host} could reach this machine if ${host} moved (\`tiflow probe\` there tells)`,
+];
 
 function describePassage(
   id: string,
@@ -49,8 +50,8 @@ function describePassage(
     return fail(id, text, `look at what is behind ${from}, and at ${from} itself`);
   }
   if (passage === 'passes') return ok(id, `${what} passes`);
-  if (passage === 'fails') return fail(id, `${what} is lost`, 'a middlebox does that; see `move`');
-  return warn(id, `${what}: cannot be told`, 'see `move`');
+  if (passage === 'fails') return { ...fail(id, `${what} is lost`, ''), advice: null };
+  return { ...warn(id, `${what}: cannot be told`, ''), advice: null };
 }
 
 function describePeer(host: string, { peer, reason }: Verdict): Check {

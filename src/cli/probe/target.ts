@@ -1,6 +1,7 @@
 /* HOST[:PORT] as people write it, and the address that it means. */
 
 import { lookup } from 'node:dns/promises';
+import { isIPv6 } from 'node:net';
 import { type Address, address, type Family } from '../../wire/address.js';
 import { UsageError, VerbError } from '../exit.js';
 
@@ -14,10 +15,9 @@ export interface Target {
 
 /** `name`, `name:443`, `192.0.2.10:443`, `2001:db8::1`, `[2001:db8::1]:443`.  Throws UsageError. */
 export function parseTarget(text: string): Target {
-  const bracketed = /^\[([^\]]+)\](?::(\d+))?$/.exec(text);
+  const bracketed = /^\[([0-9a-f:.]+)\](?::(\d+))?$/i.exec(text);
   const named = /^([^:]+)(?::(\d+))?$/.exec(text);
-  const isAddress6 = /^[0-9a-f:.]*:[0-9a-f:.]*:[0-9a-f:.]*$/i.test(text);
-  const [, host, port] = bracketed ?? named ?? (isAddress6 ? [text, text] : []);
+  const [, host, port] = isIPv6(text) ? [text, text] : (bracketed ?? named ?? []);
   const number = port === undefined ? PORT_DEFAULT : Number(port);
   if (host === undefined || number < 1 || number > 65535) {
     throw new UsageError(`"${text}" is not HOST, HOST:PORT or [IPV6]:PORT`);
