@@ -113,7 +113,8 @@ function print(report: ProbeReport, json: boolean): void {
   const { target, way, probed, here } = report;
   const checks = describe(target, probed, here);
   const paint = painterFor(process.stdout);
-  const heading = `${target.host} (${way.destination}) port ${target.port}, from ${way.source} by ${way.interface}`;
+  const to = `${target.host} (${way.destination}) port ${target.port}`;
+  const heading = `${to}, from ${way.source} by ${way.interface}`;
   const lines = json
     ? [JSON.stringify(probeView(report, checks))]
     : [

@@ -4,7 +4,7 @@
  */
 import type { Address } from '../wire/address.js';
 import { encodeOption, type TcpOption } from '../wire/option.js';
-import type { Packet } from '../wire/packet.js';
+import { HOP_LIMIT, type Packet } from '../wire/packet.js';
 import { type Seq, seq, seqAdd } from '../wire/seq.js';
 import type { TiOption } from '../wire/ti-option.js';
 
@@ -84,5 +84,5 @@ export const syn = (ends: Ends, iss: Seq, options: TcpOption[]): Packet => ({
 /** Ends what the SYN began at the far end, whether or not its answer came here. */
 export const resetOf = (p: Packet): Packet => ({
   ...p,
-  ...{ flags: 'R', seq: seqAdd(p.seq, 1), window: 0, options: [], hopLimit: 64 },
+  ...{ flags: 'R', seq: seqAdd(p.seq, 1), window: 0, options: [], hopLimit: HOP_LIMIT },
 });

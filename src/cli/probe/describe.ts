@@ -90,8 +90,7 @@ const REASONS: Record<ProbeReason, { text: string; advice: string }> = {
   },
   'no-option-back': {
     text: 'plain TCP: it has our option, and its own does not come back',
-    advice:
-      'removed on the way back, or refused there: `tiflow status` there counts no-psk, no-room, table-full',
+    advice: 'removed on the way back, or refused there: `tiflow status` there counts why',
   },
   'peer-plain': {
     text: 'plain TCP: no tiflow there, or the option is removed on the way there',

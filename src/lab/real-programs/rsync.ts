@@ -45,8 +45,17 @@ async function serve(act: Act, directory: string): Promise<void> {
   const config = `${directory}/rsyncd.conf`;
   writeFileSync(
     config,
-    `pid file = ${directory}/pid\nlog file = ${directory}/log\nreverse lookup = no\n[lab]\npath = ${directory}
-use chroot = no\nuid = root\ngid = root\nread only = no\n`,
+    // The lab has no resolver: each lookup would take 5 s.
+    `pid file = ${directory}/pid
+log file = ${directory}/log
+reverse lookup = no
+[lab]
+path = ${directory}
+use chroot = no
+uid = root
+gid = root
+read only = no
+`,
   );
   const daemon = ['rsync', '--daemon', '--no-detach', `--config=${config}`, `--port=${act.port}`];
   await act.serve('rsyncd', daemon);
