@@ -216,7 +216,7 @@ export class Transfer {
 
   #whole({ client, server }: Ends<Report>): Whole {
     const far = new Map(server.details.map((c) => [c.client_port, c]));
-    // Of a single one it is clear, though a NAT gave it another port.
+    // Of a single one it is clear, though a NAT, or a relay on the way, gave it another port.
     const only = server.details.length === 1 ? server.details[0] : undefined;
     const broken = client.details.filter((near) => {
       const other = far.get(near.client_port) ?? only;

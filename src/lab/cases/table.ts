@@ -3,6 +3,12 @@
  */
 import type { GatewayCase } from '../gateway/stage.js';
 import { LabError } from '../namespace.js';
+import { mariadb } from '../real-programs/mariadb.js';
+import { nginx } from '../real-programs/nginx.js';
+import { postgresql } from '../real-programs/postgresql.js';
+import { redis } from '../real-programs/redis.js';
+import { rsync } from '../real-programs/rsync.js';
+import { ssh } from '../real-programs/ssh.js';
 import type { Case } from '../stage.js';
 import type { VmCase } from '../vm/stage.js';
 import { daemonKilled } from './daemon-killed.js';
@@ -40,6 +46,12 @@ export const PAPER_CASES: readonly Case[] = [
   sameSubnet,
   daemonKilled,
   many,
+  ssh,
+  postgresql,
+  nginx,
+  redis,
+  rsync,
+  mariadb,
 ];
 
 export const VM_CASES: readonly VmCase[] = [
