@@ -154,7 +154,7 @@ struct flow {
 	__u32 moves;
 	__u16 epoch; /* last committed; 0: none yet */
 	__u8 next_hop[6]; /* of a VM's flow: where its guest sends the frames */
-	__u32 outside;    /* gateway: ifindex of the uplink by which it left last */
+	__u32 outside;    /* gateway: ifindex of the uplink by which it came in last */
 	__u64 moved_at;  /* ns */
 	__u64 gap;       /* ns from the last packet in before it to the first after */
 	__u64 gap_since; /* seen_in when it was committed; 0: the gap is over */

@@ -238,6 +238,9 @@ static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet
 			return for_daemon(skb, p);
 		return rst_in(skb, p, f, &p->tuple, s);
 	}
+	/* By which way the network brings it; by which it leaves is our own routes' business. */
+	if (p->gateway && f->outside != skb->ifindex)
+		f->outside = skb->ifindex;
 	if (!p->fragment)
 		flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
 	return PASS;
@@ -282,15 +285,6 @@ static __always_inline int setup_out(struct __sk_buff *skb, const struct packet 
 	return syn_out(skb, p, &o);
 }
 
-/* Whose a flow is shows only on its way out: what another host has sent has come in before. */
-static __always_inline void gateway_note(struct flow *f, const struct packet *p, __u32 uplink)
-{
-	if (p->forwarded && !(f->flags & FLOW_FORWARDED))
-		__sync_fetch_and_or(&f->flags, FLOW_FORWARDED);
-	if (f->outside != uplink)
-		f->outside = uplink;
-}
-
 static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p)
 {
 	struct mapping *m;
@@ -304,8 +298,9 @@ static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p
 	flow_track_out(f, p, &p->tuple, bpf_ktime_get_coarse_ns());
 	if (p->tuple.tap)
 		tap_note_next_hop(skb, f);
-	if (p->gateway)
-		gateway_note(f, p, skb->ifindex);
+	/* Whose it is shows only on its way out: what another host has sent has come in before. */
+	if (p->gateway && p->forwarded && !(f->flags & FLOW_FORWARDED))
+		__sync_fetch_and_or(&f->flags, FLOW_FORWARDED);
 	if (f->flags & FLOW_HELD)
 		return swallow(DROP_HELD);
 	m = flow_mapping(f);

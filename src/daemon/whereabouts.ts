@@ -38,12 +38,14 @@ export function whereabouts(local: Address, remote: Address, s: Surroundings): W
   return { at: 'elsewhere', source: route.source, interface: route.interface };
 }
 
-/* A retained address can be what the kernel proposes: it is on lo, so nobody holds it. */
+/* A retained address can be what the kernel proposes: it is on lo, so nobody holds it.  So can, on a
+ * gateway whose uplink has no IPv6 address yet, that of the side of the hosts behind it.
+ */
 function usable(route: Route, local: Address, remote: Address, s: Surroundings): boolean {
   return (
     route.source !== local &&
     family(route.source) === family(remote) &&
     s.attached(route.interface) &&
-    s.holders(route.source).some((holder) => holder.carrier)
+    s.holders(route.source).some((holder) => holder.carrier && s.attached(holder.interface))
   );
 }

@@ -18,7 +18,7 @@ const UP0 = 3;
 const oldOnUp0 = { address: OLD, index: UP0 };
 const newOnUp0 = { address: NEW, index: UP0 };
 
-/** A flow of a host behind the gateway that left by up0. */
+/** A flow of a host behind the gateway that came in by up0. */
 function flowOf(createdMs: number, outside = UP0): Flow {
   const flow = readFlow(new DataView(new ArrayBuffer(FLOW_SIZE)));
   return { ...flow, outside, created: BigInt(createdMs) * 1_000_000n };
