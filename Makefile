@@ -105,6 +105,12 @@ node_modules/.package-lock.json: package-lock.json
 	npm ci --no-audit --no-fund
 	@touch $@
 
+# Of what the lab's programs come with as system services, none is needed.  invoke-rc.d(8) asks this file.
+POLICY := /usr/sbin/policy-rc.d
+SERVICES := postgresql nginx redis-server rsync
+quiet-services = [ -e $(POLICY) ] || { trap 'rm -f $(POLICY)' EXIT; \
+  printf '\#!/bin/sh\nexit 101\n' > $(POLICY); chmod +x $(POLICY); }
+
 .PHONY: packages
 packages:
 	@missing=$$(for p in $(PACKAGES); do \
@@ -112,8 +118,13 @@ packages:
 	  done | xargs); \
 	if [ -n "$$missing" ]; then \
 	  [ "$$(id -u)" = 0 ] || { echo "missing, install them as root: apt-get install $$missing"; exit 1; }; \
+	  $(quiet-services); \
+	  had=" $$(ls /etc/init.d | xargs) "; \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -q -y --no-install-recommends $$missing; \
+	  for p in $(SERVICES); do \
+	    case "$$had" in *" $$p "*) ;; *) update-rc.d $$p disable;; esac; \
+	  done; \
 	fi
 
 .PHONY: root

@@ -98,11 +98,7 @@ export class Host {
 
   /** Bytes that an interface has received; a GSO packet counts once, with one header. */
   receivedBytes(name: string): number {
-    const lines = this.inside(() => readFileSync('/proc/self/net/dev', 'utf8')).split('\n');
-    const line = lines.find((text) => text.trim().startsWith(`${name}:`));
-    const bytes = line?.split(':')[1]?.trim().split(/\s+/)[0];
-    if (bytes === undefined) throw new LabError(`${this.namespace}: no interface ${name}`);
-    return Number(bytes);
+    return receivedBytes(this.path, name);
   }
 
   /** Ends everything that runs here, and the namespace. */
@@ -114,6 +110,15 @@ export class Host {
     deleteNamespace(this.namespace);
     if (this.#directory !== undefined) removeDirectory(this.#directory);
   }
+}
+
+/** Bytes that an interface of a network namespace has received, as above. */
+export function receivedBytes(namespace: string, name: string): number {
+  const text = insideOf(namespace, () => readFileSync('/proc/self/net/dev', 'utf8'));
+  const line = text.split('\n').find((each) => each.trim().startsWith(`${name}:`));
+  const bytes = line?.split(':')[1]?.trim().split(/\s+/)[0];
+  if (bytes === undefined) throw new LabError(`${namespace}: no interface ${name}`);
+  return Number(bytes);
 }
 
 /** Joins two hosts by a veth pair; addresses are the caller's. */

@@ -1,38 +1,41 @@
 /*
- * Measures tiflow beside plain TCP and prints ratios:  node dist/bench/main.js [--quick] [NAME...]
+ * Measures tiflow beside plain TCP and prints ratios:
+ *
+ *     node dist/bench/main.js [--quick] [--repetitions=N] [NAME...]
  *
  * Writes bench/results.json after each measurement; a run of some measurements leaves the others'
  * results there.  --quick takes few and short samples, to see whether everything works, and
- * writes nothing.
+ * writes nothing.  --repetitions is for the measurements with VMs, whose samples take long.
  */
 import { cpus, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { blackout } from './blackout.js';
+import { gatewayMany } from './gateway-many.js';
 import { sweepStale } from './host.js';
 import { many } from './many.js';
-import type { Measurement, Result } from './measurement.js';
+import type { Measurement, MeasureOptions, Result } from './measurement.js';
 import { optionsDropped } from './options-dropped.js';
 import { perPacket } from './per-packet.js';
 import { formatResults, keepResults, mergeResults } from './results.js';
 import { setUpTime } from './set-up-time.js';
 import { throughput } from './throughput.js';
+import { vmGap } from './vm-gap.js';
+import { vmThroughput } from './vm-throughput.js';
 
 const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.url));
 
 const MEASUREMENTS: readonly Measurement[] = [
-  throughput,
-  setUpTime,
-  optionsDropped,
-  perPacket,
-  blackout,
-  many,
+  ...[throughput, setUpTime, optionsDropped, perPacket, blackout, many],
+  ...[gatewayMany, vmGap, vmThroughput],
 ];
 
 const USAGE_EXIT = 2;
+const REPETITIONS = '--repetitions=';
 
 async function main(argv: readonly string[]): Promise<number> {
   const quick = argv.includes('--quick');
-  const names = argv.filter((argument) => argument !== '--quick');
+  const repetitions = repetitionsOf(argv);
+  const names = argv.filter((argument) => !argument.startsWith('--'));
   const known = new Set(MEASUREMENTS.map((m) => m.name));
   const wrong = names.find((name) => !known.has(name));
   if (wrong !== undefined) {
@@ -45,7 +48,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const failed: string[] = [];
   for (const m of MEASUREMENTS) {
     if (names.length > 0 && !names.includes(m.name)) continue;
-    const results = await run(m, quick);
+    const results = await run(m, { quick, say, ...(repetitions && { repetitions }) });
     if (results === undefined) failed.push(m.name);
     else all.push(...results);
   }
@@ -58,12 +61,12 @@ async function main(argv: readonly string[]): Promise<number> {
 }
 
 /* One that fails must not keep the others from being made. */
-async function run(m: Measurement, quick: boolean): Promise<Result[] | undefined> {
+async function run(m: Measurement, o: MeasureOptions): Promise<Result[] | undefined> {
   const begun = Date.now();
   say(`${m.name}: ${m.summary}`);
   try {
-    const results = await m.measure({ quick, say });
-    if (!quick) mergeResults(RESULTS, results);
+    const results = await m.measure(o);
+    if (!o.quick) mergeResults(RESULTS, results);
     say(`${m.name}: ${((Date.now() - begun) / 1000).toFixed(0)} s`);
     console.log(`\n${formatResults(results)}\n`);
     return results;
@@ -74,6 +77,11 @@ async function run(m: Measurement, quick: boolean): Promise<Result[] | undefined
 }
 
 const say = (text: string): void => console.error(`# ${text}`);
+
+function repetitionsOf(argv: readonly string[]): number | undefined {
+  const said = argv.find((argument) => argument.startsWith(REPETITIONS));
+  return said === undefined ? undefined : Number(said.slice(REPETITIONS.length));
+}
 
 function usage(wrong: string): string {
   const list = MEASUREMENTS.map((m) => `  ${m.name.padEnd(12)} ${m.summary}`);

@@ -19,6 +19,8 @@ export interface Result {
 export interface MeasureOptions {
   /** Few and short samples: to see whether it works, not to learn a number. */
   quick: boolean;
+  /** How often, where a sample takes long; default: the measurement's own number. */
+  repetitions?: number;
   /** Progress, for whoever watches. */
   say: (text: string) => void;
 }

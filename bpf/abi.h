@@ -15,7 +15,7 @@
 #ifndef TIFLOW_ABI_H
 #define TIFLOW_ABI_H
 
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 typedef __u32 seq; /* a TCP sequence number, host order */
 
@@ -41,6 +41,7 @@ enum option {
 	OPTION_SYNC_LENGTH = 31,
 	OPTION_CONFIRM_LENGTH = 23,
 	OPTION_RST_LENGTH = 16,
+	OPTION_TIFID_AT = 7, /* of the TI_SYNC of a SYN: both halves */
 };
 
 enum subtype { SUBTYPE_OPEN = 0, SUBTYPE_SYNC = 1, SUBTYPE_CONFIRM = 2, SUBTYPE_RST = 3 };
@@ -114,6 +115,7 @@ enum flow_flag {
 	FLOW_FIN_SENT = 4,
 	FLOW_FIN_RECEIVED = 8,
 	FLOW_RESET = 16,
+	FLOW_FORWARDED = 32, /* another host's: this machine is its gateway */
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
@@ -152,7 +154,7 @@ struct flow {
 	__u32 moves;
 	__u16 epoch; /* last committed; 0: none yet */
 	__u8 next_hop[6]; /* of a VM's flow: where its guest sends the frames */
-	__u8 pad2[4];
+	__u32 outside;    /* gateway: ifindex of the uplink by which it left last */
 	__u64 moved_at;  /* ns */
 	__u64 gap;       /* ns from the last packet in before it to the first after */
 	__u64 gap_since; /* seen_in when it was committed; 0: the gap is over */
@@ -254,6 +256,12 @@ enum reason {
 	DROP_STRANDED,      /* of a legacy connection that stayed behind */
 	DROP_NO_NEXT_HOP,   /* the gateway's hardware address is not known yet */
 	COUNT_ANSWERED,     /* ARP or neighbour solicitation answered in the guest's stead, or to it */
+
+	/* of a machine that forwards */
+	LEGACY_FORWARDED,   /* of a host behind this one, and the interface is no gateway's */
+	COUNT_END_TO_END,   /* a synchronization of a host behind this gateway, which does it itself */
+
+	DROP_ABOVE_WINDOW,  /* beyond what the synchronization's SYN/ACK allows, before it is proven */
 
 	REASON_END,
 };

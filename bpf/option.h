@@ -175,6 +175,15 @@ static __noinline int option_scan(struct __sk_buff *skb, const struct packet *p,
 	return 0;
 }
 
+/* Of a SYN with TI_SYNC; 0 each if it has none. */
+static __always_inline void option_tifid(struct __sk_buff *skb, const struct packet *p,
+					 const struct options *o, __be32 halves[2])
+{
+	if (o->ti_subtype != SUBTYPE_SYNC || p->flags & TCP_ACK ||
+	    bpf_skb_load_bytes(skb, p->l4 + o->ti + OPTION_TIFID_AT, halves, 8))
+		halves[0] = halves[1] = 0;
+}
+
 /* Two NOPs and timestamps: what nearly every segment begins with, and none of the daemon's. */
 static __always_inline bool options_begin_usually(struct __sk_buff *skb, const struct packet *p)
 {

@@ -45,6 +45,8 @@ struct packet {
 	__u8 fragment;      /* the first of several; later ones have no ports: protocol is 0 */
 	__u8 ip;            /* an IP packet whose lengths are right, if all else is 0 */
 	__u8 transport;     /* whatever it is; 0: none, or in another fragment */
+	__u8 forwarded;     /* another host has sent it; only seen on its way out */
+	__u8 gateway;       /* this is an uplink of a gateway */
 };
 
 static __always_inline void address_map4(struct address *a, __be32 ip)

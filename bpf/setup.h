@@ -88,6 +88,8 @@ static __always_inline __u16 syn_out_reason(const struct packet *p, const struct
 		return o->reason;
 	if (p->payload)
 		return LEGACY_SYN_DATA;
+	if (p->forwarded && !p->gateway)
+		return LEGACY_FORWARDED;
 	if (p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
 		return LEGACY_NO_ROOM;
 	if (peer_is_plain(&p->tuple.remote))
@@ -98,9 +100,10 @@ static __always_inline __u16 syn_out_reason(const struct packet *p, const struct
 /* Creates the flow of a half-open connection whose peer has answered, or whom we are about to
  * answer.  `o`: the options of the SYN/ACK.
  */
-static __always_inline int flow_create(const struct tuple *kernel, const struct half_open *h,
+static __always_inline int flow_create(struct __sk_buff *skb, const struct half_open *h,
 				       const struct packet *syn_ack, const struct options *o)
 {
+	const struct tuple *kernel = &syn_ack->tuple;
 	__u32 zero = 0;
 	struct flow *f = bpf_map_lookup_elem(&scratch, &zero);
 	struct flow *former = bpf_map_lookup_elem(&flows, kernel);
@@ -121,6 +124,11 @@ static __always_inline int flow_create(const struct tuple *kernel, const struct 
 	f->rcv_nxt = f->rcv_max = f->irs + 1;
 	f->created = f->seen_in = f->seen_out = bpf_ktime_get_coarse_ns();
 	f->role = h->role;
+	/* Of what we open, the ACK of the handshake tells. */
+	if (syn_ack->forwarded)
+		f->flags = FLOW_FORWARDED;
+	if (syn_ack->gateway)
+		f->outside = skb->ifindex;
 	f->options = h->options & o->negotiated;
 	f->wscale_out = initiator ? h->wscale : o->wscale;
 	f->wscale_in = initiator ? o->wscale : h->wscale;
@@ -203,7 +211,7 @@ static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet
 	if (!reason && s->require_psk && !(h.local.key_id && h.remote.key_id == h.local.key_id))
 		reason = LEGACY_NO_PSK;
 	if (!reason)
-		reason = flow_create(&p->tuple, &h, p, o);
+		reason = flow_create(skb, &h, p, o);
 	if (reason && reason != h.reason)
 		plain_record(&p->tuple, reason);
 	if (reason == LEGACY_SYN_LOST && !o->ti) {
@@ -290,13 +298,15 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 	if (known->syns > 1)
 		return syn_ack_out_again(skb, p, o, known);
 
+	if (!reason && p->forwarded && !p->gateway)
+		reason = LEGACY_FORWARDED;
 	if (!reason && p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
 		reason = LEGACY_NO_ROOM;
 	if (!reason)
 		reason = open_fill(&known->local, key_is_ours(s, known->remote.key_id) ?
 						 known->remote.key_id : 0);
 	if (!reason)
-		reason = flow_create(&p->tuple, known, p, o);
+		reason = flow_create(skb, known, p, o);
 	if (reason) {
 		known->reason = reason;
 		plain_record(&p->tuple, reason);

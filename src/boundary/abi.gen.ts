@@ -9,7 +9,7 @@ import { type Address, addressFromBytes, addressMapped } from '../wire/address.j
 import type { Seq } from '../wire/seq.js';
 import type { Tuple } from '../wire/tuple.js';
 
-export const ABI_VERSION = 2;
+export const ABI_VERSION = 3;
 
 const bytesAt = (view: DataView, at: number, length: number): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset + at, length);
@@ -39,6 +39,7 @@ export const OPTION = {
   SYNC_LENGTH: 31,
   CONFIRM_LENGTH: 23,
   RST_LENGTH: 16,
+  TIFID_AT: 7,
 } as const;
 
 export const SUBTYPE = { OPEN: 0, SYNC: 1, CONFIRM: 2, RST: 3 } as const;
@@ -240,7 +241,14 @@ export function encodeMapping(value: Mapping): Uint8Array {
   return bytes;
 }
 
-export const FLOW_FLAG = { HELD: 1, UNPROVEN: 2, FIN_SENT: 4, FIN_RECEIVED: 8, RESET: 16 } as const;
+export const FLOW_FLAG = {
+  HELD: 1,
+  UNPROVEN: 2,
+  FIN_SENT: 4,
+  FIN_RECEIVED: 8,
+  RESET: 16,
+  FORWARDED: 32,
+} as const;
 
 export interface Flow {
   sndNxt: Seq;
@@ -264,6 +272,7 @@ export interface Flow {
   moves: number;
   epoch: number;
   nextHop: Uint8Array;
+  outside: number;
   movedAt: bigint;
   gap: bigint;
   gapSince: bigint;
@@ -296,6 +305,7 @@ export const FLOW_AT = {
   moves: 104,
   epoch: 108,
   nextHop: 110,
+  outside: 116,
   movedAt: 120,
   gap: 128,
   gapSince: 136,
@@ -328,6 +338,7 @@ export function readFlow(view: DataView, at = 0): Flow {
     moves: view.getUint32(at + 104, true),
     epoch: view.getUint16(at + 108, true),
     nextHop: bytesAt(view, at + 110, 6).slice(),
+    outside: view.getUint32(at + 116, true),
     movedAt: view.getBigUint64(at + 120, true),
     gap: view.getBigUint64(at + 128, true),
     gapSince: view.getBigUint64(at + 136, true),
@@ -360,6 +371,7 @@ export function writeFlow(view: DataView, value: Flow, at = 0): void {
   view.setUint32(at + 104, value.moves, true);
   view.setUint16(at + 108, value.epoch, true);
   bytesAt(view, at + 110, 6).set(value.nextHop);
+  view.setUint32(at + 116, value.outside, true);
   view.setBigUint64(at + 120, value.movedAt, true);
   view.setBigUint64(at + 128, value.gap, true);
   view.setBigUint64(at + 136, value.gapSince, true);
@@ -514,7 +526,10 @@ export const REASON = {
   DROP_STRANDED: 35,
   DROP_NO_NEXT_HOP: 36,
   COUNT_ANSWERED: 37,
-  REASON_END: 38,
+  LEGACY_FORWARDED: 38,
+  COUNT_END_TO_END: 39,
+  DROP_ABOVE_WINDOW: 40,
+  REASON_END: 41,
 } as const;
 
 export type ReasonClass = 'reason' | 'legacy' | 'drop' | 'count';
@@ -558,6 +573,9 @@ const REASONS = new Map<number, { group: ReasonClass; name: string }>([
   [35, { group: 'drop', name: 'stranded' }],
   [36, { group: 'drop', name: 'no-next-hop' }],
   [37, { group: 'count', name: 'answered' }],
+  [38, { group: 'legacy', name: 'forwarded' }],
+  [39, { group: 'count', name: 'end-to-end' }],
+  [40, { group: 'drop', name: 'above-window' }],
 ]);
 
 /** The label of a reason: 'peer-plain', 'held'; its number if this version does not know it. */

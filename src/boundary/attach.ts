@@ -26,6 +26,7 @@ import {
   libbpfError,
   TC_EGRESS,
   TC_INGRESS,
+  TC_REPLACE,
   tcAttach,
   tcDetach,
   tcHook,
@@ -50,8 +51,11 @@ export interface TcPrograms {
   ingress: number;
 }
 
-/** Attaches both programs.  No-op where they are attached.  Throws SystemError. */
-export function attach(interfaceName: string, programs: TcPrograms): void {
+/**
+ * Attaches both programs.  No-op where they are attached; in the place of the programs `instead`,
+ * without a moment between the two.  Throws SystemError.
+ */
+export function attach(interfaceName: string, programs: TcPrograms, instead?: TcPrograms): void {
   const attempted = `attach boundary to ${interfaceName}`;
   const index = indexOf(interfaceName, attempted);
   if (hardwareType(interfaceName) !== ARPHRD_ETHER) {
@@ -66,12 +70,14 @@ export function attach(interfaceName: string, programs: TcPrograms): void {
     const hook = tcHook(index, ATTACH_POINT[direction]);
     const attachedId = queryProgram(hook);
     if (attachedId === programId(programs[direction])) continue;
-    if (attachedId !== undefined) {
+    const replaces = instead !== undefined && attachedId === programId(instead[direction]);
+    if (attachedId !== undefined && !replaces) {
       throw new SystemError(attempted, ERRNO.EEXIST, {
         hint: 'another boundary is there: `tiflow down` with its --run-dir takes it off',
       });
     }
-    const error = tcAttach(hook, tcOptions(HANDLE, PRIORITY, programs[direction]));
+    const o = { programFd: programs[direction], flags: replaces ? TC_REPLACE : 0 };
+    const error = tcAttach(hook, tcOptions(HANDLE, PRIORITY, o));
     if (error !== 0) throw libbpfError(`${attempted} (${direction})`, error);
   }
 }

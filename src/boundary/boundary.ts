@@ -40,7 +40,7 @@ import { type Command, type CommandResult, runCommand } from './command.js';
 import { type BoundaryEvent, EventReader } from './events.js';
 import { possibleCpus } from './libbpf.js';
 import {
-  adoptPrograms,
+  adoptAnyPrograms,
   type DataPlane,
   DEFAULT_OBJECT,
   isPinned,
@@ -64,10 +64,18 @@ export interface OpenOptions {
 const KEY_ZERO = new Uint8Array(4);
 
 /**
- * Where a boundary sits: on an interface of this machine, whose network is outside; or on the tap
- * of a VM, whose guest is inside.
+ * Where a boundary sits: on an interface of this machine, whose network is outside, for its own
+ * connections alone, or as a gateway for those of other hosts as well; or on the tap of a VM,
+ * whose guest is inside.
  */
-export type Placement = 'host' | 'tap';
+export type Placement = 'host' | 'gateway' | 'tap';
+
+/** What may take the place of what. */
+const EXCHANGED: Partial<Record<Placement, Placement>> = { host: 'gateway', gateway: 'host' };
+
+/** The names that a placement's programs have in the data plane begin so. */
+const PREFIXES = { host: 'boundary', gateway: 'gateway', tap: 'tap' } as const;
+const PLACEMENTS: readonly Placement[] = ['host', 'gateway', 'tap'];
 
 /** Handles on one data plane. */
 export class Boundary {
@@ -90,8 +98,12 @@ export class Boundary {
   static remove(runDir: string): void {
     const directory = pinDirectory(runDir);
     if (isBpffs(directory) && isPinned(runDir)) {
-      const programs = adoptPrograms(directory);
-      for (const pair of Object.values(tcPrograms(programs))) {
+      const programs = adoptAnyPrograms(directory);
+      for (const placement of PLACEMENTS) {
+        const egress = programs[`${PREFIXES[placement]}_egress`];
+        const ingress = programs[`${PREFIXES[placement]}_ingress`];
+        if (egress === undefined || ingress === undefined) continue;
+        const pair = { egress, ingress };
         for (const name of attachedTo(pair)) detach(name, pair);
       }
       for (const fd of Object.values(programs)) closeFd(fd);
@@ -106,19 +118,26 @@ export class Boundary {
     this.eventsFd = this.#events.fd;
   }
 
-  /** Puts the boundary on an interface.  No-op if it is there.  Throws SystemError. */
+  /**
+   * Puts the boundary on an interface.  No-op if it is there; a host's becomes a gateway's and the
+   * other way round.  Throws SystemError.
+   */
   attach(interfaceName: string, placement: Placement = 'host'): void {
-    attach(interfaceName, this.#programs[placement]);
+    const instead = EXCHANGED[placement];
+    attach(interfaceName, this.#programs[placement], instead && this.#programs[instead]);
   }
 
   /** Takes it off an interface.  No-op if it is not there.  Throws SystemError. */
-  detach(interfaceName: string, placement: Placement = 'host'): void {
-    detach(interfaceName, this.#programs[placement]);
+  detach(interfaceName: string, placement?: Placement): void {
+    for (const each of placementsOf(placement)) detach(interfaceName, this.#programs[each]);
   }
 
-  /** The interfaces that it is on, also if a former daemon attached it. */
-  attached(placement: Placement = 'host'): string[] {
-    return attachedTo(this.#programs[placement]);
+  /**
+   * The interfaces that it is on, also if a former daemon attached it.  Without a placement: those
+   * of this machine, be it as a host or as a gateway.
+   */
+  attached(placement?: Placement): string[] {
+    return placementsOf(placement).flatMap((each) => attachedTo(this.#programs[each]));
   }
 
   /** Closes handles only: what is pinned and attached goes on. */
@@ -326,8 +345,12 @@ export class Boundary {
   }
 }
 
+const placementsOf = (placement: Placement | undefined): Placement[] =>
+  placement === undefined ? ['host', 'gateway'] : [placement];
+
 const tcPrograms = (programs: DataPlane['programs']): Record<Placement, TcPrograms> => ({
   host: { egress: programs.boundary_egress, ingress: programs.boundary_ingress },
+  gateway: { egress: programs.gateway_egress, ingress: programs.gateway_ingress },
   tap: { egress: programs.tap_egress, ingress: programs.tap_ingress },
 });
 

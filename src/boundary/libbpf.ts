@@ -133,10 +133,18 @@ export function tcHook(ifindex: number, attachPoint: number): Uint8Array {
 }
 
 /** Which tc filter: struct bpf_tc_opts.  The program's id is filled in by tcQuery. */
-export function tcOptions(handle: number, priority: number, programFd = 0): Uint8Array {
+/** BPF_TC_F_REPLACE */
+export const TC_REPLACE = 1;
+
+export function tcOptions(
+  handle: number,
+  priority: number,
+  o: { programFd?: number; flags?: number } = {},
+): Uint8Array {
   const options = Buffer.alloc(32);
   options.writeBigUInt64LE(32n, 0);
-  options.writeInt32LE(programFd, 8);
+  options.writeInt32LE(o.programFd ?? 0, 8);
+  options.writeUInt32LE(o.flags ?? 0, 12);
   options.writeUInt32LE(handle, 20);
   options.writeUInt32LE(priority, 24);
   return options;

@@ -58,6 +58,8 @@ const MAPS = {
 const PROGRAMS = [
   'boundary_egress',
   'boundary_ingress',
+  'gateway_egress',
+  'gateway_ingress',
   'tap_egress',
   'tap_ingress',
   'boundary_command',
@@ -116,8 +118,13 @@ export function adopt(directory: string): DataPlane {
   return { maps, programs: adoptPrograms(directory) };
 }
 
-/** Only the programs' descriptors: enough to detach them, whatever their version. */
-export function adoptPrograms(directory: string): Record<ProgramName, number> {
+/** The descriptors of those programs that are pinned: another version has others. */
+export function adoptAnyPrograms(directory: string): Partial<Record<ProgramName, number>> {
+  const pinned = PROGRAMS.filter((name) => existsSync(join(directory, name)));
+  return Object.fromEntries(pinned.map((name) => [name, openPin(directory, name)]));
+}
+
+function adoptPrograms(directory: string): Record<ProgramName, number> {
   return Object.fromEntries(PROGRAMS.map((name) => [name, openPin(directory, name)])) as Record<
     ProgramName,
     number

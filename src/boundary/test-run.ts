@@ -8,6 +8,8 @@ export interface TestOptions {
   mark?: number;
   /** The interface that the packet is said to be on; default: lo of this network namespace. */
   ifindex?: number;
+  /** The interface by which it has come in, if this machine forwards it. */
+  from?: number;
   /**
    * How often; the packet that comes out of one run goes into the next, so to measure a moved
    * flow its wire must be its kernel tuple.
@@ -35,6 +37,7 @@ const VERDICTS = new Map<number, TestVerdict['verdict']>([
 const GROWTH_BYTES = 256;
 const SK_BUFF_SIZE = 192;
 const SK_BUFF_MARK = 8;
+const SK_BUFF_INGRESS_IFINDEX = 36;
 const SK_BUFF_IFINDEX = 40;
 
 /** Throws SystemError if the kernel refuses the frame (shorter than an Ethernet header). */
@@ -42,6 +45,7 @@ export function testProgram(fd: number, frame: Uint8Array, o: TestOptions): Test
   const context = Buffer.alloc(SK_BUFF_SIZE);
   context.writeUInt32LE((o.mark ?? 0) >>> 0, SK_BUFF_MARK);
   context.writeUInt32LE(o.ifindex ?? 0, SK_BUFF_IFINDEX);
+  context.writeUInt32LE(o.from ?? 0, SK_BUFF_INGRESS_IFINDEX);
   const contextOut = Buffer.alloc(SK_BUFF_SIZE);
   const dataOut = new Uint8Array(frame.length + GROWTH_BYTES);
   clearLog();

@@ -13,6 +13,7 @@ import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 interface DaemonOptions extends RunDirOption {
   config?: string;
   interface: string[];
+  gateway: string[];
 }
 
 export function addDaemon(program: Command): void {
@@ -20,6 +21,7 @@ export function addDaemon(program: Command): void {
     .description('run the daemon in the foreground (tiflow up starts it in the background)')
     .option('--config <file>', `configuration (default ${CONFIG_PATH}, if it exists)`)
     .option('--interface <name>', 'attach this interface too; may be repeated', collect, [])
+    .option('--gateway <name>', 'the same, for the hosts behind this machine, too', collect, [])
     .action(async (o: DaemonOptions) => {
       const config = effectiveConfig(o);
       requirePrivileges('daemon');
@@ -33,13 +35,14 @@ export function addDaemon(program: Command): void {
 /** The configuration file with what the command line says over it. */
 export function effectiveConfig(o: DaemonOptions): Config {
   const config = readConfig(o.config ?? CONFIG_PATH, { mustExist: o.config !== undefined });
-  for (const name of o.interface) {
-    const checked = interfaceName.safeParse(name);
-    if (!checked.success) throw new UsageError(`--interface: "${name}" is no interface name`);
+  for (const option of ['interface', 'gateway'] as const) {
+    const wrong = o[option].find((name) => !interfaceName.safeParse(name).success);
+    if (wrong !== undefined) throw new UsageError(`--${option}: "${wrong}" is no interface name`);
   }
   return {
     ...config,
     interfaces: [...new Set([...config.interfaces, ...o.interface])],
+    gateways: [...new Set([...config.gateways, ...o.gateway])],
     runDir: runDirOf({ runDir: o.runDir ?? config.runDir }),
   };
 }

@@ -41,6 +41,7 @@ export const BRIEF_FIELDS = [
   'WIRE_REMOTE',
   'REASON',
   'TAP',
+  'FORWARDED',
 ] as const;
 
 /** One line with BRIEF_FIELDS, separated by one space. */
@@ -57,12 +58,14 @@ export function formatBrief(flow: FlowView): string {
     ...ends(flow.wire),
     flow.reason ?? '-',
     flow.tap ?? '-',
+    flow.forwarded ? 'yes' : 'no',
   ].join(' ');
 }
 
 /** A header and one line per flow; the wire is shown where it differs from the kernel's view. */
 export function formatFlows(flows: readonly FlowView[], paint: Paint): string[] {
   const hasVms = flows.some((flow) => flow.tap !== null);
+  const isGateway = flows.some((flow) => flow.forwarded);
   const rows = flows.map((flow) => [
     flow.state,
     flow.tifid ?? '-',
@@ -71,10 +74,16 @@ export function formatFlows(flows: readonly FlowView[], paint: Paint): string[] 
     flow.kernel,
     flow.wire === flow.kernel ? '=' : flow.wire,
     ...(hasVms ? [flow.tap ?? '-'] : []),
+    ...(isGateway ? [flow.forwarded ? 'behind' : 'here'] : []),
     flow.reason ?? '',
   ]);
   const [head = '', ...lines] = alignColumns([
-    ['STATE', 'TIFID', 'MOVES', 'GAP', 'KERNEL', 'WIRE', ...(hasVms ? ['VM'] : []), 'REASON'],
+    [
+      ...['STATE', 'TIFID', 'MOVES', 'GAP', 'KERNEL', 'WIRE'],
+      ...(hasVms ? ['VM'] : []),
+      ...(isGateway ? ['HOST'] : []),
+      'REASON',
+    ],
     ...rows,
   ]);
   return [

@@ -17,6 +17,7 @@ import { EXIT, explainError } from './exit.js';
 import { addFlows } from './flows.js';
 import { addMigrate } from './migrate.js';
 import { addMonitor } from './monitor.js';
+import { addProbe } from './probe.js';
 import { addReceive } from './receive.js';
 import { addStatus } from './status.js';
 import { addUp } from './up.js';
@@ -34,6 +35,7 @@ function buildProgram(): Command {
   addFlows(program);
   addMonitor(program);
   addDoctor(program);
+  addProbe(program);
   addDaemon(program);
   addMigrate(program);
   addReceive(program);

@@ -24,13 +24,18 @@ export function addStatus(program: Command): void {
 export function formatStatus(status: StatusView, paint: Paint): string {
   const { flows, moves } = status;
   const uptime = formatDuration(status.uptime_s * 1000);
+  const isGateway = status.interfaces.some((link) => link.gateway);
+  const behind = isGateway ? ` (${flows.forwarded} of hosts behind this gateway)` : '';
   const sections = [
     [`tiflow ${status.tiflow}: daemon running, pid ${status.pid}, up ${uptime}`],
     interfaceLines(status, paint),
     vmLines(status, paint),
     alignColumns([
       ['retained', status.retained.join(' ') || 'none'],
-      ['flows', `${flows.protected} protected, ${flows.moved} moved, ${flows.moving} moving`],
+      [
+        'flows',
+        `${flows.protected} protected${behind}, ${flows.moved} moved, ${flows.moving} moving`,
+      ],
       ['legacy', `${flows.legacy}`],
       ['moves', `${moves.completed} completed, ${moves.failed} failed`],
     ]),
@@ -46,7 +51,7 @@ export function formatStatus(status: StatusView, paint: Paint): string {
 function interfaceLines(status: StatusView, paint: Paint): string[] {
   const rows = status.interfaces.map((link) => [
     link.name,
-    link.attached ? 'attached' : 'not attached',
+    link.gateway ? 'gateway' : link.attached ? 'attached' : 'not attached',
     link.carrier ? 'up' : 'no carrier',
     link.addresses.join(' ') || '-',
   ]);

@@ -12,12 +12,15 @@ import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 
 interface UpOptions extends RunDirOption {
   config?: string;
+  gateway?: boolean;
 }
 
 export function addUp(program: Command): void {
   addRunDirOption(program.command('up'))
     .description('attach the boundary to interfaces; starts the daemon if none runs')
     .argument('<interface...>', 'where packets leave the machine, such as eth0, or taps of VMs')
+    .option('--gateway', 'protect the connections of the hosts behind this machine, too')
+    .option('--no-gateway', 'no longer: only those of this machine')
     .option('--config <file>', `configuration of a daemon that is started (default ${CONFIG_PATH})`)
     .action(up);
 }
@@ -30,7 +33,7 @@ async function up(names: string[], o: UpOptions): Promise<void> {
   const started = running === undefined ? await start(runDir, o) : undefined;
   const attachedBefore = attachedOf(running ?? started);
   try {
-    for (const name of names) await client.attach(name);
+    for (const name of names) await client.attach(name, o.gateway);
   } catch (error) {
     if (started !== undefined && isIdle(started)) await undoStart(client, runDir);
     throw error;
@@ -69,7 +72,11 @@ function print(names: string[], attachedBefore: Set<string>, status: StatusView)
   for (const name of names) {
     const addresses = addressesOf(status, name);
     const what = attachedBefore.has(name) ? 'attached already' : 'attached';
-    process.stdout.write(`${name}: boundary ${what} (${addresses.join(', ') || 'no address'})\n`);
+    const gateway = status.interfaces.some((link) => link.name === name && link.gateway);
+    const whose = gateway ? ', of a gateway' : '';
+    process.stdout.write(
+      `${name}: boundary ${what}${whose} (${addresses.join(', ') || 'no address'})\n`,
+    );
   }
 }
 

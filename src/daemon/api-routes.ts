@@ -53,8 +53,8 @@ function routesOf(
     case '/v1/interfaces':
       return {
         POST: async (request, response) => {
-          const { name } = await readBody(request, SHAPES.name);
-          await done(response, () => control.attach(name));
+          const { name, gateway } = await readBody(request, SHAPES.interface);
+          await done(response, () => control.attach(name, gateway));
         },
         DELETE: (_, response) => done(response, () => control.detach()),
       };
@@ -175,10 +175,10 @@ const shape = <S extends z.ZodType>(s: Shape<S>): Shape<S> => s;
 const macText = z.string().regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i);
 
 const SHAPES = {
-  name: shape({
-    schema: z.strictObject({ name: interfaceName }),
+  interface: shape({
+    schema: z.strictObject({ name: interfaceName, gateway: z.boolean().optional() }),
     like: '{"name":"eth0"}',
-    with: 'an interface name',
+    with: 'an interface name, and "gateway" true or false if that is to change',
   }),
   tap: shape({
     schema: z.strictObject({ name: interfaceName, mac: macText.optional() }),

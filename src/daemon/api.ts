@@ -3,7 +3,7 @@
  *   GET    /v1/status            StatusView
  *   GET    /v1/flows             FlowsView
  *   GET    /v1/monitor           MonitorEvent, one a line, until either side closes
- *   POST   /v1/interfaces        {"name":"eth0"}: attach
+ *   POST   /v1/interfaces        {"name":"eth0"}: attach; "gateway":true: for the hosts behind, too
  *   DELETE /v1/interfaces/NAME   detach
  *   DELETE /v1/interfaces        detach from all
  *   GET    /v1/taps              TapsView: the VMs of this hypervisor

@@ -58,8 +58,10 @@ export class DaemonClient {
     return (await this.#ask('GET', '/v1/flows')) as FlowsView;
   }
 
-  async attach(name: string): Promise<void> {
-    await this.#ask('POST', '/v1/interfaces', { name });
+  /** `gateway`: for the hosts behind this machine, too; undefined: as it is there already. */
+  async attach(name: string, gateway?: boolean): Promise<void> {
+    const body = { name, ...(gateway !== undefined && { gateway }) };
+    await this.#ask('POST', '/v1/interfaces', body);
   }
 
   /** Without a name: from every interface. */

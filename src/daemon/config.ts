@@ -33,6 +33,8 @@ export interface PortRange {
 export interface Config {
   /** Attached when the daemon starts; `tiflow up` adds more. */
   interfaces: string[];
+  /** The same, for the hosts behind this machine, too. */
+  gateways: string[];
   runDir: string;
   /** A flow that could not be moved for so long is reset towards its program. */
   giveUpMs: number;
@@ -80,6 +82,7 @@ const VM_SHAPE = z.strictObject({ moved: shellCommand }, 'must be a table');
 
 const FILE_SHAPE = z.strictObject({
   interfaces: z.array(interfaceName, 'must be an array of strings').default([]),
+  gateways: z.array(interfaceName, 'must be an array of strings').default([]),
   run_dir: absolutePath.default(RUN_DIR),
   give_up: duration('1s', '24h').default(60_000),
   quarantine: duration('0s', '60s').default(3_000),
@@ -141,6 +144,7 @@ export function parseConfig(text: string, path: string): Config {
   const { data } = file;
   return {
     interfaces: [...new Set(data.interfaces)],
+    gateways: [...new Set(data.gateways)],
     runDir: data.run_dir,
     giveUpMs: data.give_up,
     quarantineMs: data.quarantine,

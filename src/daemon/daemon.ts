@@ -30,6 +30,7 @@ import { Detours, withDetours } from './detours.js';
 import {
   flowIsOver,
   flowView,
+  isForwarded,
   type LegacyConnection,
   legacyConnections,
   legacyOfVms,
@@ -47,6 +48,7 @@ import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
 import { Settling } from './settling.js';
 import { Upkeep } from './upkeep.js';
+import { Uplinks } from './uplinks.js';
 import { tiflowVersion } from './version.js';
 import type {
   DaemonControl,
@@ -155,6 +157,8 @@ class Daemon implements DaemonControl {
       routes: this.#routes,
       settling: this.#settling,
       detours: this.#detours,
+      uplinks: new Uplinks(config.runDir),
+      outlet: this.#outlet,
     });
     this.#orphans = new Orphans(shared);
     this.#upkeep = new Upkeep({
@@ -188,6 +192,7 @@ class Daemon implements DaemonControl {
     });
     for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, this.#end);
     for (const name of this.#config.interfaces) this.attach(name);
+    for (const name of this.#config.gateways) this.attach(name, true);
     for (const [wire, { state }] of this.#boundary.wires()) {
       if (state !== WIRE_STATE.ACTIVE) this.#boundary.deleteWire(wire);
     }
@@ -225,6 +230,7 @@ class Daemon implements DaemonControl {
     const flows = this.#boundary.flows().filter(([, flow]) => !flowIsOver(flow));
     const legacy = this.#legacy();
     const attached = new Set(this.#boundary.attached());
+    const gateways = new Set(this.#boundary.attached('gateway'));
     const addresses = this.#monitor.addresses();
     const legacyByReason: Record<string, number> = {};
     for (const { reason } of legacy) legacyByReason[reason] = (legacyByReason[reason] ?? 0) + 1;
@@ -239,6 +245,7 @@ class Daemon implements DaemonControl {
         .map((link) => ({
           name: link.name,
           attached: attached.has(link.name),
+          gateway: gateways.has(link.name),
           carrier: link.carrier,
           addresses: addresses.filter((a) => a.interface === link.name).map((a) => a.address),
         })),
@@ -248,6 +255,7 @@ class Daemon implements DaemonControl {
         protected: flows.length,
         moving: flows.filter(([kernel]) => this.#agent.state(kernel) !== 'steady').length,
         moved: flows.filter(([, flow]) => flow.moves > 0).length,
+        forwarded: flows.filter(([, flow]) => isForwarded(flow)).length,
         legacy: legacy.length,
       },
       legacy_by_reason: legacyByReason,
@@ -296,13 +304,14 @@ class Daemon implements DaemonControl {
     return () => this.#subscribers.delete(onEvent);
   }
 
-  attach(name: string): void {
+  attach(name: string, gateway?: boolean): void {
     const isTap = this.#monitor.links().some((link) => link.name === name && link.vmTap);
-    if (isTap || this.#vms.has(name)) {
+    if ((isTap && gateway !== true) || this.#vms.has(name)) {
       this.attachTap(name);
       return;
     }
-    this.#boundary.attach(name);
+    const isGateway = gateway ?? this.#boundary.attached('gateway').includes(name);
+    this.#boundary.attach(name, isGateway ? 'gateway' : 'host');
     this.#emit({ event: 'attached', interface: name });
     this.#care.attached();
     this.#mobility.reconcile();

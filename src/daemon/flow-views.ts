@@ -15,6 +15,9 @@ const FINS = FLOW_FLAG.FIN_SENT | FLOW_FLAG.FIN_RECEIVED;
 export const flowIsOver = (flow: Flow): boolean =>
   (flow.flags & FLOW_FLAG.RESET) !== 0 || (flow.flags & FINS) === FINS;
 
+/** Of a host behind this gateway. */
+export const isForwarded = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.FORWARDED) !== 0;
+
 const hex = (half: number): string => (half >>> 0).toString(16).padStart(8, '0');
 
 export const tifidText = (flow: Flow): string =>
@@ -53,6 +56,7 @@ export function flowView(
     epoch: flow.epoch,
     idle_ms: Math.max(0, Math.round(monotonicMs() - seenMs)),
     tap: o.vm?.name ?? null,
+    forwarded: isForwarded(flow),
   };
 }
 
@@ -106,4 +110,5 @@ export const legacyView = ({ kernel, reason }: LegacyConnection, tap?: string): 
   epoch: 0,
   idle_ms: 0,
   tap: tap ?? null,
+  forwarded: false,
 });

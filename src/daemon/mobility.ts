@@ -13,19 +13,23 @@ import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
 import type { LinkChange, LinkMonitor } from '../link/monitor.js';
 import type { Netlink } from '../link/netlink.js';
+import { isLinkLocal } from '../link/route.js';
 import { destroySocket } from '../link/sockets.js';
-import type { SyncAgent } from '../sync/agent.js';
+import type { Outlet, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { wireOf } from '../sync/handshake.js';
+import { resetFromPeer } from '../sync/segments.js';
 import { type Address, family } from '../wire/address.js';
+import { encodePacket } from '../wire/packet.js';
 import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
 import { monotonicMs } from './clock.js';
 import type { Detours } from './detours.js';
-import { flowIsOver } from './flow-views.js';
+import { flowIsOver, isForwarded } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
 import type { Retention } from './retention.js';
 import type { Routes } from './routes.js';
 import type { Settling } from './settling.js';
+import type { Uplinks, UplinksSeen } from './uplinks.js';
 import { type Surroundings, whereabouts } from './whereabouts.js';
 
 /* The kernel announces an address, its routes and the end of DAD in one burst. */
@@ -57,6 +61,8 @@ export interface MobilityOptions {
   routes: Routes;
   settling: Settling;
   detours: Detours;
+  uplinks: Uplinks;
+  outlet: Pick<Outlet, 'toKernel'>;
   giveUpMs: number;
   emit: Emit;
 }
@@ -78,7 +84,21 @@ export class Mobility {
   linkChanged(change: LinkChange): void {
     this.#o.routes.changed();
     if (change.type === 'route-changed' && !this.#dependsOnRoutes()) return;
+    if (change.type !== 'route-changed') this.#noteUplinks();
     this.reconcileSoon();
+  }
+
+  /* By which addresses the network reaches a gateway from now on. */
+  #noteUplinks(): void {
+    const { boundary, monitor, uplinks } = this.#o;
+    const names = new Set(boundary.attached('gateway'));
+    const indexes = new Map(monitor.links().map(({ name, index }) => [name, index]));
+    const there = monitor
+      .addresses()
+      .filter((a) => names.has(a.interface) && !isLinkLocal(a.address));
+    uplinks.update(
+      there.map((a) => ({ address: a.address, index: indexes.get(a.interface) ?? 0 })),
+    );
   }
 
   /** Once for a burst of changes. */
@@ -91,10 +111,15 @@ export class Mobility {
   reconcile(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
+    this.#noteUplinks();
     const picture = this.#picture();
     const flows = this.#readFlows();
     this.#anyHeld = false;
-    this.#o.retention.update(flows, (address) => picture.holders(address).length > 0);
+    this.#o.retention.update(
+      flows,
+      (address) => picture.holders(address).length > 0,
+      (flow, address) => this.#o.uplinks.routes(flow, address),
+    );
     this.#o.detours.update(flows);
     for (const [kernel, flow] of flows) {
       if (!flowIsOver(flow)) this.#settle(kernel, flow, picture);
@@ -150,8 +175,9 @@ export class Mobility {
     return this.#journeys.size > 0 || this.#anyHeld || this.#o.detours.dependOnRoutes;
   }
 
-  #settle(kernel: Tuple, flow: Flow, s: Surroundings): void {
+  #settle(kernel: Tuple, flow: Flow, picture: Surroundings & UplinksSeen): void {
     const wire = wireOf(kernel, flow);
+    const s = this.#o.uplinks.around(flow, wire.local, picture);
     const where = whereabouts(wire.local, wire.remote, s);
     switch (where.at) {
       case 'home':
@@ -215,13 +241,20 @@ export class Mobility {
     this.#armGiveUp();
   }
 
-  /* The program is told by its own kernel, which also sends a reset to wherever it can. */
+  /* Our own program is told by its kernel, which also sends a reset to wherever it can; that of a
+   * host behind us by a reset in its peer's name.
+   */
   #fail(journey: Journey): void {
     const { kernel, reason } = journey;
     this.#journeys.delete(tupleKey(kernel));
     this.moves.failed += 1;
     this.#o.agent.cancel(kernel);
-    destroySocket(this.#o.netlink, kernel);
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow !== undefined && isForwarded(flow)) {
+      this.#o.outlet.toKernel(encodePacket(resetFromPeer(kernel, flow)), kernel);
+    } else {
+      destroySocket(this.#o.netlink, kernel);
+    }
     this.#o.boundary.command({ verb: 'forget', kernel });
     this.#o.detours.ended(kernel);
     const why = reason ?? 'no-answer';
@@ -230,10 +263,9 @@ export class Mobility {
   }
 
   /* One picture for one reconciliation: 1,000 flows to one peer ask the kernel once. */
-  #picture(): Surroundings {
-    const carrier = new Map(
-      this.#o.monitor.links().map((link) => [link.name, link.up && link.carrier]),
-    );
+  #picture(): Surroundings & UplinksSeen {
+    const links = this.#o.monitor.links();
+    const carrier = new Map(links.map((link) => [link.name, link.up && link.carrier]));
     const holders = new Map<Address, { interface: string; carrier: boolean }[]>();
     for (const a of this.#o.monitor.addresses()) {
       if (a.interface === 'lo' || a.tentative) continue;
@@ -249,6 +281,12 @@ export class Mobility {
       holders: (address) => holders.get(address) ?? [],
       attached: (name) => attached.has(name),
       routeTo: (peer) => this.#o.routes.to(peer),
+      uplink: (index, of) => {
+        const name = links.find((link) => link.index === index)?.name;
+        if (name === undefined || !attached.has(name)) return undefined;
+        const settling = this.#o.settling.isSettling(name, family(of));
+        return { interface: name, carrier: !settling && (carrier.get(name) ?? false) };
+      },
     };
   }
 }

@@ -32,11 +32,17 @@ export class Retention {
   }
 
   /** Retains and releases, so that just what these flows need is kept.  `configured`: whether an
-   * interface has the address.
+   * interface has the address; `routed`: it is another host's, and only routed to this gateway.
    */
-  update(flows: Array<[Tuple, Flow]>, configured: (address: Address) => boolean): void {
+  update(
+    flows: Array<[Tuple, Flow]>,
+    configured: (address: Address) => boolean,
+    routed: (flow: Flow, address: Address) => boolean,
+  ): void {
     const needed = new Set<Address>();
-    for (const [kernel, flow] of flows) if (!flowIsOver(flow)) needed.add(kernel.local);
+    for (const [kernel, flow] of flows) {
+      if (!flowIsOver(flow) && !routed(flow, kernel.local)) needed.add(kernel.local);
+    }
     for (const address of needed) if (!configured(address)) this.#keep(address);
     for (const address of this.#kept) {
       if (!needed.has(address) || configured(address)) this.#release(address);

@@ -21,6 +21,7 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { linkMemoryPath } from './link-memory.js';
+import { uplinksPath } from './uplinks.js';
 
 export interface RunDirectory {
   path: string;
@@ -71,7 +72,7 @@ export function claimRunDirectory(path: string): RunDirectory {
  * directory that nobody holds; other people's files stay, whatever directory it was.
  */
 export function removeRunDirectory(runDir: string): void {
-  for (const path of [socketPath, lockPath, logPath, linkMemoryPath]) {
+  for (const path of [socketPath, lockPath, logPath, linkMemoryPath, uplinksPath]) {
     rmSync(path(runDir), { force: true });
   }
   try {

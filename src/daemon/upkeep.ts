@@ -9,7 +9,7 @@ import type { SocketRecord } from '../link/inet-diag.js';
 import { wireOf } from '../sync/handshake.js';
 import { type Tuple, tupleEqual, tupleKey } from '../wire/tuple.js';
 import { monotonicMs, msOfNs } from './clock.js';
-import { flowIsOver } from './flow-views.js';
+import { flowIsOver, isForwarded } from './flow-views.js';
 
 /* Linux keeps TIME-WAIT for 60 s (TCP_TIMEWAIT_LEN): as long a last FIN may be sent again. */
 const LINGER_MS = 60_000;
@@ -67,7 +67,7 @@ export class Upkeep {
     const inUse = new Set(this.#o.sockets().map(({ tuple }) => tupleKey(tuple)));
     for (const [kernel, flow] of this.#o.boundary.flows()) {
       const idleMs = nowMs - Math.max(msOfNs(flow.seenIn), msOfNs(flow.seenOut));
-      const ours = kernel.tap === undefined;
+      const ours = kernel.tap === undefined && !isForwarded(flow);
       const socketless = ours && idleMs > SOCKETLESS_MS && !inUse.has(tupleKey(kernel));
       const over = flowIsOver(flow) && idleMs > LINGER_MS;
       if (over || socketless || idleMs > this.#o.idleMs) this.#forget(kernel);

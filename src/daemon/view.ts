@@ -13,6 +13,8 @@ export const VIEW_VERSION = 1;
 export interface InterfaceView {
   name: string;
   attached: boolean;
+  /** Whether connections of hosts behind this machine are protected there as well. */
+  gateway: boolean;
   carrier: boolean;
   addresses: string[];
 }
@@ -76,7 +78,8 @@ export interface StatusView {
   taps: TapView[];
   /** Addresses that are gone from the interfaces and kept for the flows that began on them. */
   retained: string[];
-  flows: { protected: number; moving: number; moved: number; legacy: number };
+  /** `forwarded`: how many of the protected are of hosts behind this gateway. */
+  flows: { protected: number; moving: number; moved: number; forwarded: number; legacy: number };
   legacy_by_reason: Record<string, number>;
   counters: Record<string, number>;
   moves: { completed: number; failed: number };
@@ -101,6 +104,8 @@ export interface FlowView {
   idle_ms: number;
   /** The tap of the VM whose connection it is; null: our own kernel's. */
   tap: string | null;
+  /** Of a host behind this gateway. */
+  forwarded: boolean;
 }
 
 export interface FlowsView {
@@ -190,7 +195,8 @@ export interface DaemonControl {
   flows(): FlowsView;
   /** Calls `onEvent` for each event from now on; the result ends that. */
   subscribe(onEvent: (event: MonitorEvent) => void): () => void;
-  attach(name: string): void;
+  /** `gateway`: for the hosts behind this machine, too; undefined: as it is there already. */
+  attach(name: string, gateway?: boolean): void;
   /** Without a name: from every interface. */
   detach(name?: string): Promise<void>;
   taps(): TapsView;

@@ -4,6 +4,8 @@
  * next run.
  */
 import { type AnyCase, findCase } from './cases/table.js';
+import { GatewayLab } from './gateway/lab.js';
+import { GatewayStage } from './gateway/stage.js';
 import { Lab } from './lab.js';
 import { sweepStale } from './registry.js';
 import type { Check, Exhibit, Moment, Scene, SceneOptions } from './scene.js';
@@ -58,7 +60,7 @@ export async function runCase(name: string, o: RunOptions): Promise<CaseResult> 
   let failure: Check | undefined;
   try {
     await lab.build();
-    onStep('lab is up, vm at athos');
+    onStep(`lab ${lab.record.topology} is up`);
     await perform();
   } catch (error) {
     failure = { name: 'the case could be played', ok: false, detail: (error as Error).message };
@@ -91,6 +93,11 @@ function rehearse(play: AnyCase, o: RunOptions, onStep: (text: string) => void):
   if ('vm' in play) {
     const lab = VmLab.prepare(name, true, play.vm);
     const stage = new VmStage(about(lab));
+    return { lab, scene: stage, perform: () => play.play(stage) };
+  }
+  if ('gateway' in play) {
+    const lab = GatewayLab.prepare(name, true, play.gateway);
+    const stage = new GatewayStage(about(lab));
     return { lab, scene: stage, perform: () => play.play(stage) };
   }
   const lab = Lab.prepare({ ...play.options, ...wireOf(o), name, owned: true });

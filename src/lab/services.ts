@@ -4,7 +4,7 @@
  * outside of that directory is written: udhcpc has its own script that leaves /etc/resolv.conf
  * alone, sshd has its own keys.
  */
-import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { runCommand } from './namespace.js';
 import { NETWORKS, type Site, VM_MAC } from './topology.js';
@@ -79,8 +79,8 @@ export function udhcpc(directory: string): string[] {
  * service; it gets one on a /run of its own, so that nothing is left on the machine. The lab's
  * directory is carried over into that /run by a descriptor: its path leads nowhere there.
  */
-export function sshd(directory: string): string[] {
-  const home = `${directory}/vm/sshd`;
+export function sshd(directory: string, host = 'vm'): string[] {
+  const home = `${directory}/${host}/sshd`;
   const keys = generateKeys(directory);
   mkdirSync(home, { recursive: true });
   const settings = [
@@ -91,6 +91,7 @@ export function sshd(directory: string): string[] {
     `PidFile ${home}/sshd.pid`,
     `AuthorizedKeysFile ${keys}/user_key.pub`,
     ...['StrictModes no', 'UsePAM no', 'UseDNS no', 'PrintMotd no', 'PrintLastLog no'],
+    'Subsystem sftp /usr/lib/openssh/sftp-server',
     ...['PermitRootLogin prohibit-password', 'PasswordAuthentication no', 'PermitUserRC no'],
   ];
   writeFileSync(`${home}/sshd_config`, `${settings.join('\n')}\n`);
@@ -114,6 +115,7 @@ export function generateKeys(directory: string): string {
 }
 
 function generateKey(file: string): void {
+  if (existsSync(file)) return;
   runCommand(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-C', 'tiflow-lab', '-f', file]);
 }
 
@@ -142,7 +144,7 @@ export const tiflow = (...argv: string[]): string[] => [process.execPath, CLI, .
  */
 export function daemon(
   runDir: string,
-  settings: Record<string, string | number>,
+  settings: Record<string, string | number | readonly string[]>,
   seen: { runDir: string; interfaces: readonly string[] } = { runDir, interfaces: ['eth0'] },
 ): string[] {
   mkdirSync(runDir, { recursive: true });

@@ -3,11 +3,11 @@
  * VM's cable.
  */
 import type { FlowView } from '../daemon/view.js';
+import { checkFlow, flowOfPort } from './flow-check.js';
 import type { Lab, LabOptions, Protected } from './lab.js';
 import { Scene } from './scene.js';
 import { Transfer, type TransferOptions } from './stream.js';
 import type { Site } from './topology.js';
-import { until } from './wait.js';
 
 /** One row of the table of cases. */
 export interface Case {
@@ -59,9 +59,7 @@ export class Stage extends Scene<Lab> {
 
   /** What the daemon of a host says of the transfer's connection; undefined: nothing. */
   async flow(host: Protected, transfer: PlayedTransfer): Promise<FlowView | undefined> {
-    const flows = await this.lab.daemon(host).flows();
-    const end = `:${transfer.port}`;
-    return flows.find((f) => f.kernel.split(' > ').some((side) => side.endsWith(end)));
+    return flowOfPort(this.lab.daemon(host), transfer.port);
   }
 
   /** Checks that both daemons hold the transfer as one TI flow with so many moves behind it. */
@@ -75,33 +73,19 @@ export class Stage extends Scene<Lab> {
     return this.#checkFlow(`${name}: one TI flow at both ends, settled`, transfer, () => true);
   }
 
-  async #checkFlow(
+  #checkFlow(
     name: string,
-    transfer: PlayedTransfer,
+    { client, server, port }: PlayedTransfer,
     wanted: (flow: FlowView) => boolean,
   ): Promise<void> {
-    const { client, server } = transfer;
     const peer = client === 'dartagnan' || server === 'dartagnan' ? 'dartagnan' : 'aramis';
-    const both = async () => [await this.flow(peer, transfer), await this.flow('vm', transfer)];
-    const agree = ([a, b]: Array<FlowView | undefined>): boolean => {
-      if (!a || !b || a.tifid !== b.tifid || !mirrored(a.wire, b.wire)) return false;
-      return [a, b].every((f) => f.state === 'steady' && wanted(f));
-    };
-    const settled = async () => {
-      const views = await both();
-      return agree(views) && views;
-    };
-    const views = await until('the flow to settle', settled, 10_000).catch(both);
-    const text = (f: FlowView | undefined): string =>
-      f ? `${f.tifid} ${f.state}, ${f.moves} moves, ${f.wire}` : 'no flow';
-    const ok = agree(views);
-    const [a, b] = views;
-    this.check(name, ok, ok ? `TIFID ${a?.tifid}` : `${peer}: ${text(a)}; vm: ${text(b)}`);
+    const ends = [peer, 'vm'].map((host) => ({
+      host,
+      flow: () => flowOfPort(this.lab.daemon(host as Protected), port),
+    }));
+    return checkFlow(this, { name, ends, wanted });
   }
 }
-
-/** Whether two tuples, each local end first, name one connection from its two ends. */
-const mirrored = (a: string, b: string): boolean => a.split(' > ').reverse().join(' > ') === b;
 
 /** A transfer and where to find it in a daemon's list. */
 export interface PlayedTransfer extends TransferOptions {

@@ -3,10 +3,9 @@
  * compare. What the case wants to know is asked here: does it flow, was it whole, how long was
  * it silent.
  */
-import type { ChildProcess } from 'node:child_process';
+import type { ChildProcess, StdioOptions } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { Lab } from './lab.js';
 import { LabError } from './namespace.js';
 import type { Note, Order, Report } from './programs/stream-protocol.js';
 import type { Family, HostName } from './topology.js';
@@ -17,15 +16,21 @@ const NOTE_BOUND_MS = 15_000;
 /** A segment that left before the cable was pulled arrives within this time. */
 const UNDER_WAY_MS = 50;
 
+/** A lab in whose hosts programs can be started. */
+export interface StreamHosts<Name extends string> {
+  spawn(host: Name, what: string, argv: readonly string[], stdio: StdioOptions): ChildProcess;
+  address(host: Name, family: Family): string;
+}
+
 /** One program: orders in, notes out. */
-export class StreamProgram {
+export class StreamProgram<Name extends string = HostName> {
   readonly #child: ChildProcess;
   readonly #name: string;
   readonly #waiting = new Map<string, (note: Note) => void>();
   readonly #early = new Map<string, Note>();
   #reports = 0;
 
-  constructor(lab: Lab, host: HostName, argv: readonly string[]) {
+  constructor(lab: Pick<StreamHosts<Name>, 'spawn'>, host: Name, argv: readonly string[]) {
     this.#name = `stream program (${argv[0]}) on ${host}`;
     const command = [process.execPath, PROGRAM, ...argv];
     this.#child = lab.spawn(host, 'stream', command, ['pipe', 'pipe', 'inherit']);
@@ -72,13 +77,13 @@ export class StreamProgram {
   }
 }
 
-export interface TransferOptions {
-  client: HostName;
-  server: HostName;
+export interface TransferOptions<Name extends string = HostName> {
+  client: Name;
+  server: Name;
   /** of the server; default: the one that the host has now */
   address?: string;
-  /** what the client dials, where that is not the server's address: a NAT in front of it */
-  dial?: string;
+  /** where the server listens, if that is another address */
+  listen?: string;
   family: Family;
   port: number;
   connections?: number;
@@ -95,31 +100,38 @@ export interface Whole {
 
 /** A client and a server program with one or many connections between them. */
 export class Transfer {
-  readonly client: StreamProgram;
-  readonly server: StreamProgram;
+  readonly client: StreamProgram<string>;
+  readonly server: StreamProgram<string>;
   readonly #connections: number;
   #final: Ends<Report> | undefined;
 
-  private constructor(client: StreamProgram, server: StreamProgram, connections: number) {
+  private constructor(
+    client: StreamProgram<string>,
+    server: StreamProgram<string>,
+    connections: number,
+  ) {
     this.client = client;
     this.server = server;
     this.#connections = connections;
   }
 
   /** Returns once all connections stand. */
-  static async open(lab: Lab, o: TransferOptions): Promise<Transfer> {
+  static async open<Name extends string>(
+    lab: StreamHosts<Name>,
+    o: TransferOptions<Name>,
+  ): Promise<Transfer> {
     const { connections = 1, gapMs = 30 } = o;
     const address = o.address ?? lab.address(o.server, o.family);
     const rest = [String(o.port), String(connections), String(gapMs)];
-    const server = new StreamProgram(lab, o.server, ['listen', address, ...rest]);
+    const server = new StreamProgram(lab, o.server, ['listen', o.listen ?? address, ...rest]);
     await server.ready('listening');
-    const client = new StreamProgram(lab, o.client, ['connect', o.dial ?? address, ...rest]);
+    const client = new StreamProgram(lab, o.client, ['connect', address, ...rest]);
     await client.ready('connected');
     await server.ready('connected');
     return new Transfer(client, server, connections);
   }
 
-  get both(): readonly StreamProgram[] {
+  get both(): readonly StreamProgram<string>[] {
     return [this.client, this.server];
   }
 
@@ -204,7 +216,7 @@ export class Transfer {
 
   #whole({ client, server }: Ends<Report>): Whole {
     const far = new Map(server.details.map((c) => [c.client_port, c]));
-    // Of a single one it is clear, though a NAT gave it another port.
+    // Of a single one it is clear, though a NAT, or a relay on the way, gave it another port.
     const only = server.details.length === 1 ? server.details[0] : undefined;
     const broken = client.details.filter((near) => {
       const other = far.get(near.client_port) ?? only;

@@ -61,5 +61,5 @@ function unlessUnreachable<T>(ask: () => T): T | undefined {
 }
 
 /** fe80::/10 or 169.254.0.0/16. */
-const isLinkLocal = (a: Address): boolean =>
+export const isLinkLocal = (a: Address): boolean =>
   family(a) === 6 ? /^fe[89ab]/.test(a) : a.startsWith('169.254.');

@@ -95,6 +95,22 @@ export class Qmp {
     return () => this.#listeners.delete(listener);
   }
 
+  /**
+   * Resolves at the next event, or when the time is up.  Whoever polls for a change makes this first
+   * and asks then: an event may come together with the answer.
+   */
+  nextEvent(withinMs: number): Promise<void> {
+    return new Promise((resolve) => {
+      const over = (): void => {
+        clearTimeout(timer);
+        unlisten();
+        resolve();
+      };
+      const timer = setTimeout(over, withinMs);
+      const unlisten = this.onEvent(over);
+    });
+  }
+
   /** Undefined while QEMU is there. */
   get closed(): QmpError | undefined {
     return this.#closed;

@@ -54,6 +54,10 @@ export class Receiver {
   #place: PlaceHere | undefined;
   #journal: DestinationJournal | undefined;
   #qemu: ReceivingQemu | undefined;
+  /**
+   * Held beside QEMU, until all is over: if that dies, the addresses that it had here are given back
+   * by its taps.
+   */
   readonly #taps = new Map<number, OwnTap>();
   /** Requests that have not come to an end: what they make must not be missed by discard. */
   readonly #working = new Set<Promise<unknown>>();
@@ -180,8 +184,6 @@ export class Receiver {
       argv: receivingCommand(plan.argv, { machine: plan.machine, tapFds, paths: place.paths }),
       fds: held.map(([, { fd }]) => fd),
     });
-    // From here on the taps live as long as QEMU does.
-    this.#closeTaps();
     this.#watch(this.#qemu);
     const port = await this.#qemu.listen(plan.direct ? 'tcp' : { unix: this.#socketPath('ram') });
     return { qmp: journal.qmp, ...(port !== undefined && { port }) };
@@ -285,6 +287,7 @@ export class Receiver {
   #done(): void {
     this.#o.journals.remove(this.#ours);
     this.#journal = undefined;
+    this.#closeTaps();
   }
 
   /* What is under way must not go on making things behind our back; without its QEMU it ends. */
@@ -299,10 +302,13 @@ export class Receiver {
   }
 
   async #discard(): Promise<void> {
-    this.#closeTaps();
-    if (this.#journal === undefined) return;
-    await discard(this.#o.journals, this.#journal, this.#o.daemon);
-    this.#journal = undefined;
+    try {
+      if (this.#journal === undefined) return;
+      await discard(this.#o.journals, this.#journal, this.#o.daemon);
+      this.#journal = undefined;
+    } finally {
+      this.#closeTaps();
+    }
   }
 
   #closeTaps(): void {

@@ -119,13 +119,14 @@ export class ReceivingQemu {
   async loaded(timeoutMs: number): Promise<void> {
     const deadline = performance.now() + timeoutMs;
     for (;;) {
+      const changed = this.qmp.nextEvent(POLL_MS);
       const { status } = await this.qmp.execute<{ status: string }>('query-status');
       if (status === 'paused' || status === 'prelaunch') return;
       if (status !== 'inmigrate') throw new QemuFailed(`the receiving QEMU is ${status}`);
       if (performance.now() > deadline) {
         throw new QemuFailed(`the receiving QEMU is not complete after ${timeoutMs} ms`);
       }
-      await Promise.race([delay(POLL_MS), this.#ends()]);
+      await Promise.race([changed, this.#ends()]);
     }
   }
 

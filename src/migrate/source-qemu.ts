@@ -123,12 +123,16 @@ export class SourceQemu {
     await this.qmp.execute('migrate', { uri: o.uri });
   }
 
-  /** Polls until the migration has one of these states.  Throws VmError when it fails. */
+  /**
+   * Waits for the migration to have this state; asks at each of QEMU's events, for the VM may be
+   * standing still meanwhile.  Throws VmError when it fails.
+   */
   async migrationReaches(
     wanted: string,
     o: { signal: AbortSignal; progress?(info: MigrateInfo): void; failed?: Promise<never> },
   ): Promise<MigrateInfo> {
     for (;;) {
+      const changed = this.qmp.nextEvent(POLL_MS);
       const info = await this.migration();
       if (info.status === wanted) return info;
       if (info.status === 'failed' || info.status === 'cancelled' || info.status === 'completed') {
@@ -137,7 +141,7 @@ export class SourceQemu {
       }
       if (o.signal.aborted) throw new Aborted();
       o.progress?.(info);
-      await Promise.race([delay(POLL_MS), ...(o.failed ? [o.failed] : [])]);
+      await Promise.race([changed, ...(o.failed ? [o.failed] : [])]);
     }
   }
 

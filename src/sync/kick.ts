@@ -102,13 +102,11 @@ const icmpCount = (silentMs: number): number => {
 const isHeld = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.HELD) !== 0;
 
 /**
- * In kernel view, from the own address, as Linux itself says that a neighbour is missing.  To a VM
- * it comes by its link, and there IPv4 takes nothing from its own address (test/kernel,
- * kick-by-link): from the other end.
+ * In kernel view, from the peer itself: the kernel may be another host's, behind a gateway or on a
+ * tap, and takes what comes in from its own address for forged (a martian).
  */
 function unreachables(kernel: Tuple, una: Seq, count: number): Effect[] {
-  const from = kernel.tap === undefined ? kernel.local : kernel.remote;
-  const packet = hostUnreachable(encodePacket(quotedSegment(kernel, una)), from);
+  const packet = hostUnreachable(encodePacket(quotedSegment(kernel, una)), kernel.remote);
   return Array.from({ length: count }, () => ({ effect: 'inject', packet }));
 }
 

@@ -11,7 +11,7 @@ import { family } from '../wire/address.js';
 import type { TcpOption } from '../wire/option.js';
 import type { Packet } from '../wire/packet.js';
 import { type Seq, seq, seqAdd } from '../wire/seq.js';
-import type { Tuple } from '../wire/tuple.js';
+import { type Tuple, tupleReverse } from '../wire/tuple.js';
 
 /** A window in a SYN is never scaled (RFC 7323, section 2.2): the most there is. */
 const SYN_WINDOW = 65535;
@@ -79,6 +79,20 @@ export function resetOf(to: Packet, option?: TcpOption): Packet {
     payload: NOTHING,
   };
 }
+
+/**
+ * What ends the near socket of a flow, in its own view and in its peer's name.  SEQ must be exactly
+ * RCV.NXT (RFC 5961, section 3.2), which is the highest ACK that it has sent.
+ */
+export const resetFromPeer = (kernel: Tuple, flow: Flow): Packet => ({
+  ...toRemote(tupleReverse(kernel)),
+  flags: 'R',
+  seq: flow.rcvNxt,
+  ack: seq(0),
+  window: 0,
+  options: [],
+  payload: NOTHING,
+});
 
 /** Our first data segment's worth of headers, for an ICMP error to quote. */
 export const quotedSegment = (kernel: Tuple, at: Seq): Packet =>

@@ -57,6 +57,30 @@ test('limits count when loading', () => {
   boundary.close();
 });
 
+test('a host becomes a gateway and a host again, and the next daemon knows which', () => {
+  const runDir = runDirectory();
+  const boundary = Boundary.open({ runDir });
+  boundary.attach(a);
+  boundary.attach(a, 'gateway');
+  assert.deepEqual([boundary.attached('host'), boundary.attached('gateway')], [[], [a]]);
+  assert.deepEqual(boundary.attached(), [a]);
+  assert.equal(filters(a).match(/gateway_/g)?.length, 4);
+  assert.equal(filters(a).match(/boundary_/g), null);
+  boundary.close();
+
+  const next = Boundary.open({ runDir });
+  assert.deepEqual(next.attached('gateway'), [a]);
+  next.attach(a, 'host');
+  next.attach(b, 'gateway');
+  assert.deepEqual([next.attached('host'), next.attached('gateway')], [[a], [b]]);
+  next.detach(b);
+  assert.deepEqual(next.attached(), [a]);
+  next.close();
+
+  Boundary.remove(runDir);
+  assert.equal(hasClsact(a), false);
+});
+
 test('attached in both directions, once, and found by the next daemon', () => {
   const runDir = runDirectory();
   const boundary = Boundary.open({ runDir });

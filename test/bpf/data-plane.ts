@@ -95,7 +95,7 @@ export function frameOf(ip: Uint8Array, padTo = 0): Uint8Array {
 
 /** On a tap the directions are swapped: what the guest sends comes in there. */
 export const programOf = (direction: Direction, placement: Placement): 'egress' | 'ingress' =>
-  (direction === 'out') === (placement === 'host') ? 'egress' : 'ingress';
+  (direction === 'out') === (placement !== 'tap') ? 'egress' : 'ingress';
 
 /** A loaded data plane, and the counters as they were. */
 export class DataPlane {
@@ -104,6 +104,10 @@ export class DataPlane {
   #halves: BpfMap;
   #halvesDrawn = 0;
   #counters: Map<number, bigint>;
+  /** Where the packets meet it from now on. */
+  placement: Placement = 'host';
+  /** The interface by which what goes out has come in, if it is forwarded. */
+  from = 0;
 
   constructor(limits: { flows?: number; halfOpen?: number } = {}) {
     this.#runDir = mkdtempSync(join(tmpdir(), `tiflow-test-${process.pid}-`));
@@ -152,10 +156,12 @@ export class DataPlane {
     direction: Direction,
     frame: Uint8Array,
     o: TestOptions = {},
-    placement: Placement = 'host',
+    placement: Placement = this.placement,
   ): Outcome {
     const program = programOf(direction, placement);
-    const { verdict, packet, mark } = this.boundary.testRun(program, frame, o, placement);
+    const options = direction === 'out' ? { from: this.from, ...o } : o;
+    const run = this.boundary.testRun(program, frame, options, placement);
+    const { verdict, packet, mark } = run;
     const now = this.boundary.counters();
     const counted = [...now]
       .filter(([reason, count]) => count !== this.#counters.get(reason))

@@ -155,6 +155,14 @@ both('a segment below the base is dropped, a probe one below it passes', (f) => 
   flow.out('PA 101:201(100) ack 1 win 1', 'PA 1101:1201(100) ack 5001 win 1');
 });
 
+both('the mover sends no more than the SYN/ACK allows until the peer has been heard', (f) => {
+  const flow = move(f, { unproven: true });
+  flow.out('PA 65436:65536(100) ack 1 win 1', 'PA 66436:66536(100) ack 5001 win 1');
+  flow.out('PA 65437:65537(100) ack 1 win 1', 'stolen above-window');
+  flow.in('A  5001:5001(0) ack 1001 win 1', 'A  1:1(0) ack 1 win 1');
+  flow.out('PA 65437:65537(100) ack 1 win 1', 'PA 66437:66537(100) ack 5001 win 1');
+});
+
 both('an ACK from the wire of what was never sent is dropped', (f) => {
   const flow = move(f);
   flow.out('PA 1:101(100) ack 1 win 1', 'PA 1001:1101(100) ack 5001 win 1');

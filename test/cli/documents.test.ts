@@ -58,6 +58,7 @@ describe('OPERATIONS.md', () => {
     assertListed(literalsOf('src/link/resume-detector.ts', 'ResumeReason'));
     assertListed(literalsOf('src/sync/event.ts', 'FailureReason'));
     assertListed(literalsOf('src/sync/event.ts', 'RefusalReason'));
+    assertListed(literalsOf('src/probe/verdict.ts', 'ProbeReason'));
   });
 
   test('every exit code, no other', () => {

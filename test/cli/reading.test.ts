@@ -43,10 +43,10 @@ legacy   -                 0      -      198.51.100.7:38000 > 203.0.113.9:80    
 `;
 
 const BRIEF_TEXT = `\
-0a0b0c0d01020304 responder steady 0 - 0 12 198.51.100.7:22 203.0.113.7:40000 198.51.100.7:22 203.0.113.7:40000 - -
-ffffffff00000001 responder steady 3 12 3 2500 192.0.2.10:22 203.0.113.7:40001 198.51.100.7:61234 203.0.113.7:40001 - -
-1111111122222222 initiator syncing 0 - 0 12 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 - -
-- - legacy 0 - 0 12 198.51.100.7:38000 203.0.113.9:80 198.51.100.7:38000 203.0.113.9:80 peer-plain -
+0a0b0c0d01020304 responder steady 0 - 0 12 198.51.100.7:22 203.0.113.7:40000 198.51.100.7:22 203.0.113.7:40000 - - no
+ffffffff00000001 responder steady 3 12 3 2500 192.0.2.10:22 203.0.113.7:40001 198.51.100.7:61234 203.0.113.7:40001 - - no
+1111111122222222 initiator syncing 0 - 0 12 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 [2001:db8:1::10]:50000 [2001:db8:9::1]:443 - - no
+- - legacy 0 - 0 12 198.51.100.7:38000 203.0.113.9:80 198.51.100.7:38000 203.0.113.9:80 peer-plain - no
 `;
 
 async function shell(script: string, args: string[]): Promise<{ exit: number; output: string }> {
@@ -123,7 +123,7 @@ describe('formatting', () => {
       uptime_s: 0,
       interfaces: [],
       retained: [],
-      flows: { protected: 0, moving: 0, moved: 0, legacy: 0 },
+      flows: { protected: 0, moving: 0, moved: 0, forwarded: 0, legacy: 0 },
       legacy_by_reason: {},
       counters: {},
       moves: { completed: 0, failed: 0 },

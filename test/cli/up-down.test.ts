@@ -24,7 +24,15 @@ describe('against answers', { skip: mayChangeUser ? false : 'needs root' }, () =
     const { runDir, control } = await fakeDaemon(t);
     control.view = {
       ...STATUS,
-      interfaces: [{ name: 'lo', attached: true, carrier: true, addresses: ['127.0.0.1', '::1'] }],
+      interfaces: [
+        {
+          name: 'lo',
+          attached: true,
+          gateway: false,
+          carrier: true,
+          addresses: ['127.0.0.1', '::1'],
+        },
+      ],
     };
     assert.deepEqual(await tiflow(['up', 'lo', '--run-dir', runDir]), {
       exit: 0,

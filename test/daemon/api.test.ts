@@ -87,10 +87,13 @@ describe('answers', () => {
     assert.deepEqual(await client.status(), STATUS);
     assert.deepEqual(await client.flows(), control.flows());
     await client.attach('eth0');
+    await client.attach('eth0', true);
+    await client.attach('eth0', false);
     await client.detach('eth0');
     await client.detach();
     await client.shutdown();
-    assert.deepEqual(control.calls, ['attach eth0', 'detach eth0', 'detach all', 'shutdown']);
+    const attached = ['attach eth0', 'attach eth0 as gateway', 'attach eth0 as host'];
+    assert.deepEqual(control.calls, [...attached, 'detach eth0', 'detach all', 'shutdown']);
   });
 
   test('the socket is for its owner alone', async (t) => {
@@ -141,7 +144,11 @@ describe('refusals', () => {
         '/v1/interfaces',
         body,
         400,
-        refusal('bad-body', 'the body must be {"name":"eth0"} with an interface name'),
+        refusal(
+          'bad-body',
+          'the body must be {"name":"eth0"} with an interface name, and "gateway" true or false ' +
+            'if that is to change',
+        ),
       ],
     ),
     [

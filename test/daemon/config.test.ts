@@ -31,6 +31,7 @@ describe('values', () => {
     const config = readConfig('/nonexistent/tiflow.toml', { mustExist: false });
     assert.deepEqual(config, {
       interfaces: [],
+      gateways: [],
       runDir: '/run/tiflow',
       giveUpMs: 60_000,
       quarantineMs: 3_000,
@@ -51,6 +52,7 @@ describe('values', () => {
   test('every key', () => {
     const text = `
       interfaces = ["eth0", "eth1", "eth0"]
+      gateways = ["up0", "up0"]
       run_dir = "/run/other"
       give_up = "1.5m"
       quarantine = "500ms"
@@ -71,6 +73,7 @@ describe('values', () => {
     const { psk, ...config } = parseConfig(text, 'tiflow.toml');
     assert.deepEqual(config, {
       interfaces: ['eth0', 'eth1'],
+      gateways: ['up0'],
       runDir: '/run/other',
       giveUpMs: 90_000,
       quarantineMs: 500,

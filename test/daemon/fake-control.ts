@@ -32,14 +32,15 @@ export const STATUS: StatusView = {
     {
       name: 'eth0',
       attached: true,
+      gateway: false,
       carrier: true,
       addresses: ['198.51.100.7', '2001:db8:2::7'],
     },
-    { name: 'wlan0', attached: false, carrier: false, addresses: [] },
+    { name: 'wlan0', attached: false, gateway: false, carrier: false, addresses: [] },
   ],
   taps: [],
   retained: ['192.0.2.10'],
-  flows: { protected: 3, moving: 1, moved: 1, legacy: 4 },
+  flows: { protected: 3, moving: 1, moved: 1, forwarded: 0, legacy: 4 },
   legacy_by_reason: { 'no-room': 1, 'peer-plain': 3, mptcp: 0 },
   counters: { 'flow-opened': 12, 'old-path': 2, held: 0 },
   moves: { completed: 3, failed: 0 },
@@ -57,6 +58,7 @@ const STEADY: FlowView = {
   epoch: 0,
   idle_ms: 12,
   tap: null,
+  forwarded: false,
 };
 
 export const FLOWS: FlowView[] = [
@@ -112,8 +114,9 @@ export class FakeControl implements DaemonControl {
     return () => this.listeners.delete(onEvent);
   }
 
-  attach(name: string): void {
-    this.#change(`attach ${name}`);
+  attach(name: string, gateway?: boolean): void {
+    const as = gateway === undefined ? '' : gateway ? ' as gateway' : ' as host';
+    this.#change(`attach ${name}${as}`);
   }
 
   async detach(name?: string): Promise<void> {

@@ -6,6 +6,8 @@ import { Mobility, type MobilityOptions } from '../../src/daemon/mobility.js';
 import { until } from '../../src/lab/wait.js';
 import type { SyncState } from '../../src/sync/agent.js';
 import { address } from '../../src/wire/address.js';
+import { decodePacket } from '../../src/wire/packet.js';
+import { seq } from '../../src/wire/seq.js';
 import type { Tuple } from '../../src/wire/tuple.js';
 
 const KERNEL: Tuple = {
@@ -17,7 +19,7 @@ const KERNEL: Tuple = {
 const NEW = address('198.51.100.10');
 
 /** A machine with one flow, moved to NEW; what is done to the flow is noted. */
-function machine() {
+function machine(o: object = {}) {
   const flow: Flow = readFlow(new DataView(new ArrayBuffer(FLOW_SIZE)));
   flow.active = 1;
   flow.mapping[0].wire = { ...KERNEL, local: NEW, localPort: 61_000 };
@@ -27,6 +29,7 @@ function machine() {
   const parts = {
     boundary: {
       flows: () => [[KERNEL, flow]],
+      flow: () => flow,
       attached: () => ['eth0'],
       command: ({ verb }: { verb: string }) => {
         done.push(verb);
@@ -49,10 +52,11 @@ function machine() {
     detours: { update: nothing, ended: nothing, dependOnRoutes: false },
     routes: { to: nothing, changed: nothing, differ: () => false },
     settling: { isSettling: () => false },
+    uplinks: { around: (_: unknown, __: unknown, s: unknown) => s, update: nothing },
     giveUpMs: 60_000,
     emit: nothing,
   };
-  const mobility = new Mobility(parts as unknown as MobilityOptions);
+  const mobility = new Mobility({ ...parts, ...o } as unknown as MobilityOptions);
   return { mobility, flow, state, done };
 }
 
@@ -95,5 +99,23 @@ test('a flow that is at home and not held is left alone', () => {
   mobility.reconcile();
   mobility.synchronized(PROVEN);
   assert.deepEqual(done, []);
+  mobility.close();
+});
+
+test('the program of a host behind a gateway is told by a reset from its peer', () => {
+  const told: Uint8Array[] = [];
+  const outlet = { toKernel: (packet: Uint8Array) => told.push(packet) };
+  const { mobility, flow, done } = machine({ outlet });
+  flow.flags = FLOW_FLAG.UNPROVEN | FLOW_FLAG.FORWARDED;
+  flow.rcvNxt = seq(4711);
+  mobility.reconcile();
+  mobility.synchronized({ ...PROVEN, type: 'failed', reason: 'reset', final: true });
+  assert.deepEqual(done, ['move', 'forget']);
+  assert.equal(mobility.moves.failed, 1);
+  const packet = decodePacket(told[0] ?? new Uint8Array(0));
+  assert.ok(!('error' in packet));
+  assert.deepEqual([packet.source, packet.destination], [KERNEL.remote, KERNEL.local]);
+  assert.deepEqual([packet.sourcePort, packet.destinationPort], [40_000, 22]);
+  assert.deepEqual([packet.flags, packet.seq], ['R', 4711]);
   mobility.close();
 });

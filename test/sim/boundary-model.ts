@@ -126,6 +126,10 @@ export class BoundaryModel implements SyncBoundary {
     const m = mappingOf(flow);
     if (m === undefined) return p;
     if (seqBefore(p.seq, m.sndBase)) return this.#drop('below-base');
+    const isUnproven = (flow.flags & FLOW_FLAG.UNPROVEN) !== 0;
+    if (isUnproven && seqAfter(segmentEnd(p), seqAdd(m.sndBase, 65535))) {
+      return this.#drop('above-window');
+    }
     const ack = seqAfter(p.ack, flow.rcvMax) ? flow.rcvMax : p.ack;
     return {
       ...p,
@@ -309,6 +313,7 @@ export const openedFlow = (o: {
   epoch: o.epoch ?? 0,
   moves: 0,
   nextHop: new Uint8Array(6),
+  outside: 0,
   movedAt: 0n,
   gap: 0n,
   gapSince: 0n,

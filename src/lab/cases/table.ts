@@ -1,11 +1,22 @@
 /**
  * All cases of the lab, in the order in which they are best read and run.
  */
+import type { GatewayCase } from '../gateway/stage.js';
 import { LabError } from '../namespace.js';
+import { mariadb } from '../real-programs/mariadb.js';
+import { nginx } from '../real-programs/nginx.js';
+import { postgresql } from '../real-programs/postgresql.js';
+import { redis } from '../real-programs/redis.js';
+import { rsync } from '../real-programs/rsync.js';
+import { ssh } from '../real-programs/ssh.js';
 import type { Case } from '../stage.js';
 import type { VmCase } from '../vm/stage.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
+import { gatewayBoth, gatewayClient, gatewayNat, gatewayServer } from './gateway.js';
+import { gatewayEndToEnd } from './gateway-end-to-end.js';
+import { gatewayRenumbered, gatewayTwoUplinks } from './gateway-renumbered.js';
+
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
 import { paper } from './paper.js';
@@ -17,8 +28,8 @@ import { vmDisk } from './vm-disk.js';
 import { vmFail } from './vm-fail.js';
 import { vmLegacy } from './vm-legacy.js';
 
-/** Of either topology. */
-export type AnyCase = Case | VmCase;
+/** Of any topology. */
+export type AnyCase = Case | GatewayCase | VmCase;
 
 export const PAPER_CASES: readonly Case[] = [
   paper,
@@ -35,6 +46,12 @@ export const PAPER_CASES: readonly Case[] = [
   sameSubnet,
   daemonKilled,
   many,
+  ssh,
+  postgresql,
+  nginx,
+  redis,
+  rsync,
+  mariadb,
 ];
 
 export const VM_CASES: readonly VmCase[] = [
@@ -48,7 +65,17 @@ export const VM_CASES: readonly VmCase[] = [
   ...vmFail,
 ];
 
-export const CASES: readonly AnyCase[] = [...PAPER_CASES, ...VM_CASES];
+export const GATEWAY_CASES: readonly GatewayCase[] = [
+  gatewayClient,
+  gatewayServer,
+  gatewayNat,
+  gatewayBoth,
+  gatewayEndToEnd,
+  gatewayRenumbered,
+  gatewayTwoUplinks,
+];
+
+export const CASES: readonly AnyCase[] = [...PAPER_CASES, ...GATEWAY_CASES, ...VM_CASES];
 
 /** Throws LabError naming the cases there are. */
 export function findCase(name: string): AnyCase {

@@ -122,8 +122,11 @@ async function open(
   { column, family }: Pick<Actor, 'column' | 'family'>,
 ): Promise<Actor> {
   const ends = ENDS[column];
-  const dial = row.natted?.includes('server') && { dial: NAT_ADDRESS[ends.server][family] };
-  const transfer = await stage.transfer({ ...ends, ...dial, family });
+  const natted = row.natted?.includes('server') && {
+    address: NAT_ADDRESS[ends.server][family],
+    listen: stage.lab.address(ends.server, family),
+  };
+  const transfer = await stage.transfer({ ...ends, ...natted, family });
   return { column, family, transfer, legacy: undefined };
 }
 

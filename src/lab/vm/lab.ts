@@ -40,6 +40,8 @@ export interface VmLabOptions {
   disk?: 'shared' | 'private';
   /** room for disk images, per hypervisor */
   diskBytes?: Partial<Record<Site, number>>;
+  /** arguments at the end of each QEMU's command line */
+  qemu?: readonly string[];
 }
 
 const DISK_BYTES = 64 << 20;
@@ -147,7 +149,7 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
   /** Starts a VM where it is at home and lets tiflow have its tap. */
   async #boot(vm: VmName): Promise<void> {
     const site = this.home(vm);
-    await this.startQemu(vm, site);
+    await this.startQemu(vm, site, this.#o.qemu);
     const daemons = this.#o.daemons ?? ALL;
     if (daemons.includes(site) && !this.#o.tiflowInGuest) this.#registerTap(vm, site);
   }

@@ -1,0 +1,36 @@
+/*
+ * A TCP client that notices milliseconds:  node metronome-client.js ADDRESS PORT INTERVAL_MS
+ *
+ * Writes a small message to an echo server at every interval, without Nagle's delay, and notes
+ * when bytes come back; at the end of standard input it says so in one JSON line (`Beats`).  A
+ * process of its own: what the benchmark does meanwhile must not be in its times.
+ */
+import { createConnection } from 'node:net';
+import { now } from '../src/lab/wait.js';
+import { type Beats, MESSAGE_BYTES } from './beats.js';
+
+const [address = '', port = '', intervalMs = ''] = process.argv.slice(2);
+const beats: Beats = { sent: [], arrived: [], error: null };
+const message = Buffer.alloc(MESSAGE_BYTES, 'tiflow');
+let bytes = 0;
+
+const socket = createConnection({ host: address, port: Number(port), noDelay: true });
+socket.on('error', (error) => {
+  beats.error = error.message;
+});
+socket.on('data', (chunk) => {
+  bytes += chunk.length;
+  beats.arrived.push([now(), bytes]);
+  // Whoever started us waits for the first echo.
+  if (beats.arrived.length === 1) process.stdout.write('beating\n');
+});
+socket.once('connect', () => {
+  setInterval(() => {
+    beats.sent.push(now());
+    socket.write(message);
+  }, Number(intervalMs));
+});
+process.stdin.resume().on('end', () => {
+  socket.destroy();
+  process.stdout.write(`${JSON.stringify(beats)}\n`, () => process.exit(0));
+});
