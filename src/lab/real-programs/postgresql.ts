@@ -4,12 +4,13 @@
  */
 import { createHash } from 'node:crypto';
 import { appendFileSync, readdirSync } from 'node:fs';
+import { runCommand } from '../namespace.js';
 import { type Act, isSequence, programCase } from './act.js';
 import type { Program } from './program.js';
 
 const TICK_MS = 20;
 const ROWS_PER_TICK = 200;
-const ROWS_OUT = 150_000;
+const ROWS_OUT = 200_000;
 const TABLES = `
   CREATE TABLE ledger (n int);
   CREATE TABLE copied (place serial, n int, hash text);
@@ -54,15 +55,17 @@ const program = (name: string): string => {
 /* It refuses to be root. */
 const AS_POSTGRES = ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups', '--'];
 
-/** Starts the server; returns the directory of its socket. */
-async function serve(act: Act): Promise<string> {
-  const directory = act.directory('server', 'postgresql');
-  const { lab } = act.stage;
-  lab.run(act.server, ['chown', 'postgres:', directory]);
+function makeCluster(directory: string): void {
+  runCommand(['chown', 'postgres:', directory]);
   const settings = { '-D': `${directory}/data`, '-A': 'trust', '-E': 'UTF8' };
   const initdb = [program('initdb'), ...Object.entries(settings).flat(), '--locale=C', '-N'];
-  lab.run(act.server, ['env', '-C', directory, ...AS_POSTGRES, ...initdb]);
+  runCommand(['env', '-C', directory, ...AS_POSTGRES, ...initdb]);
   appendFileSync(`${directory}/data/pg_hba.conf`, 'host all all all trust\n');
+}
+
+/** Starts the server; returns the directory of its socket. */
+async function serve(act: Act): Promise<string> {
+  const directory = act.prepared('postgresql', makeCluster);
   const parameters = {
     port: act.port,
     listen_addresses: '*',
