@@ -8,14 +8,14 @@ import { type Act, isSequence, programCase } from './act.js';
 import type { Program } from './program.js';
 
 const TICK_MS = 20;
-const ROWS = 100_000;
+const ROWS = 50_000;
 const INIT = `CREATE DATABASE lab;
 CREATE USER lab@'%';
 GRANT ALL ON *.* TO lab@'%';
 CREATE TABLE lab.ledger (place SERIAL, n INT) ENGINE=InnoDB;
 `;
-/* Takes 20 ms for each 500 rows. */
-const LONG_RESULT = `SELECT seq, MD5(seq), IF(seq % 500 = 0, SLEEP(0.02), 0)
+/* Takes 20 ms for each 250 rows. */
+const LONG_RESULT = `SELECT seq, MD5(seq), IF(seq % 250 = 0, SLEEP(0.02), 0)
   FROM seq_1_to_${ROWS};`;
 const STATE = "SELECT CONNECTION_ID(), IS_USED_LOCK('lab'), GROUP_CONCAT(n) FROM kept;\n";
 

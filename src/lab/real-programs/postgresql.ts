@@ -10,14 +10,14 @@ import type { Program } from './program.js';
 
 const TICK_MS = 20;
 const ROWS_PER_TICK = 200;
-const ROWS_OUT = 200_000;
+const ROWS_OUT = 50_000;
 const TABLES = `
   CREATE TABLE ledger (n int);
   CREATE TABLE copied (place serial, n int, hash text);
 `;
-/* Takes 20 ms for each 1,000 rows, or it would be over before the move. */
+/* Takes 20 ms for each 250 rows, or it would be over before the move. */
 const COPY_OUT = `COPY (SELECT n, md5(n::text) FROM generate_series(1, ${ROWS_OUT}) n
-  WHERE n % 1000 > 0 OR pg_sleep(0.02) IS NOT NULL) TO STDOUT`;
+  WHERE n % 250 > 0 OR pg_sleep(0.02) IS NOT NULL) TO STDOUT`;
 const IDENTITY = 'SELECT pg_backend_pid(), txid_current();';
 
 export const postgresql = programCase(
