@@ -20,6 +20,7 @@ interface ProbeVerbOptions extends RunDirOption {
   ipv4?: boolean;
   ipv6?: boolean;
   trace?: boolean;
+  config?: string;
   json?: boolean;
 }
 
@@ -30,12 +31,13 @@ export function addProbe(program: Command): void {
     .option('-4, --ipv4', 'over IPv4')
     .option('-6, --ipv6', 'over IPv6')
     .option('--trace', 'where on the way the option is, hop by hop')
+    .option('--config <file>', `where our pre-shared keys are (default ${CONFIG_PATH})`)
     .option('--json', 'print one JSON object')
     .action(async (target: Target, o: ProbeVerbOptions) => {
       requireRaw();
       const way = await wayTo(target, o);
       const { probe } = await import('../probe/probe.js');
-      const psk = configuredPsk();
+      const psk = configuredPsk(o.config);
       const probed = await probe(way, { psk, trace: o.trace === true }, closeOnSignal);
       const here = await whatIsHere(way.interface, runDirOf(o));
       print({ target, way, probed, here }, o.json === true);
@@ -72,8 +74,9 @@ async function wayTo(target: Target, o: ProbeVerbOptions): Promise<LocalWay> {
   }
 }
 
-/* Needs no daemon, and no configuration: one that is broken is the business of `doctor`. */
-function configuredPsk(): Psk | undefined {
+/* Needs no daemon, and no configuration: that the usual one is broken is what `doctor` says. */
+function configuredPsk(path: string | undefined): Psk | undefined {
+  if (path !== undefined) return readConfig(path, { mustExist: true }).psk;
   try {
     return readConfig(CONFIG_PATH, { mustExist: false }).psk;
   } catch (error) {

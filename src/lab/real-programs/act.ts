@@ -2,8 +2,9 @@
  * A case with a real program has two acts: its server is on the VM and moves; then its client is,
  * and moves back. Both times everything that the program was busy with goes on.
  */
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import type { FlowView } from '../../daemon/view.js';
+import { runCommand } from '../namespace.js';
 import type { Silent } from '../scene.js';
 import type { Case, Stage } from '../stage.js';
 import { now, pause, until } from '../wait.js';
@@ -42,6 +43,18 @@ export class Act {
     const path = `${this.stage.lab.directory}/${this[end]}/${name}`;
     mkdirSync(path, { recursive: true });
     return path;
+  }
+
+  /** A directory of the server that takes a while to make: both acts have a copy of the first. */
+  prepared(name: string, make: (directory: string) => void): string {
+    const first = `${this.stage.lab.directory}/${name}`;
+    if (!existsSync(first)) {
+      mkdirSync(first);
+      make(first);
+    }
+    const directory = this.directory('server', name);
+    runCommand(['cp', '-a', `${first}/.`, directory]);
+    return directory;
   }
 
   /** Starts the server and waits until it listens. */

@@ -8,14 +8,14 @@ import { type Act, isSequence, programCase } from './act.js';
 import type { Program } from './program.js';
 
 const TICK_MS = 20;
-const ROWS = 60_000;
+const ROWS = 50_000;
 const INIT = `CREATE DATABASE lab;
 CREATE USER lab@'%';
 GRANT ALL ON *.* TO lab@'%';
 CREATE TABLE lab.ledger (place SERIAL, n INT) ENGINE=InnoDB;
 `;
-/* Takes 20 ms for each 500 rows. */
-const LONG_RESULT = `SELECT seq, MD5(seq), IF(seq % 500 = 0, SLEEP(0.02), 0)
+/* Takes 20 ms for each 250 rows. */
+const LONG_RESULT = `SELECT seq, MD5(seq), IF(seq % 250 = 0, SLEEP(0.02), 0)
   FROM seq_1_to_${ROWS};`;
 const STATE = "SELECT CONNECTION_ID(), IS_USED_LOCK('lab'), GROUP_CONCAT(n) FROM kept;\n";
 
@@ -42,16 +42,19 @@ export const mariadb = programCase(
   },
 );
 
-async function serve(act: Act): Promise<void> {
-  const directory = act.directory('server', 'mariadb');
-  const data = `${directory}/data`;
-  const user = '--user=nobody';
+const USER = '--user=nobody';
+
+function makeTables(directory: string): void {
   runCommand(['chown', 'nobody:', directory]);
-  const options = ['--skip-test-db', '--auth-root-authentication-method=normal', user];
-  runCommand(['mariadb-install-db', '--no-defaults', `--datadir=${data}`, ...options]);
-  writeFileSync(`${directory}/init.sql`, INIT.replaceAll('\n', ' ').replaceAll('; ', ';\n'));
+  const options = ['--skip-test-db', '--auth-root-authentication-method=normal', USER];
+  runCommand(['mariadb-install-db', '--no-defaults', `--datadir=${directory}/data`, ...options]);
+}
+
+async function serve(act: Act): Promise<void> {
+  const directory = act.prepared('mariadb', makeTables);
+  writeFileSync(`${directory}/init.sql`, INIT);
   await act.serve('mariadbd', [
-    ...['mariadbd', '--no-defaults', user, `--datadir=${data}`, `--port=${act.port}`],
+    ...['mariadbd', '--no-defaults', USER, `--datadir=${directory}/data`, `--port=${act.port}`],
     ...[`--socket=${directory}/socket`, `--pid-file=${directory}/pid`, '--bind-address=*'],
     ...['--skip-name-resolve', `--init-file=${directory}/init.sql`],
   ]);

@@ -9,9 +9,9 @@ import { compareFiles, writePatternFile } from './files.js';
 import type { Program } from './program.js';
 
 const NAME = 'lab.test';
-const BYTES = 12_000_000;
+const BYTES = 16_000_000;
 const BYTES_PER_S = 4_000_000;
-const REQUESTS = 150;
+const REQUESTS = 200;
 
 export const nginx = programCase(
   { name: 'nginx', summary: 'nginx and curl over TLS, up, down and kept alive', port: 443 },

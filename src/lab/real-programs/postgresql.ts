@@ -4,19 +4,20 @@
  */
 import { createHash } from 'node:crypto';
 import { appendFileSync, readdirSync } from 'node:fs';
+import { runCommand } from '../namespace.js';
 import { type Act, isSequence, programCase } from './act.js';
 import type { Program } from './program.js';
 
 const TICK_MS = 20;
 const ROWS_PER_TICK = 200;
-const ROWS_OUT = 150_000;
+const ROWS_OUT = 50_000;
 const TABLES = `
   CREATE TABLE ledger (n int);
   CREATE TABLE copied (place serial, n int, hash text);
 `;
-/* Takes 20 ms for each 1,000 rows, or it would be over before the move. */
+/* Takes 20 ms for each 250 rows, or it would be over before the move. */
 const COPY_OUT = `COPY (SELECT n, md5(n::text) FROM generate_series(1, ${ROWS_OUT}) n
-  WHERE n % 1000 > 0 OR pg_sleep(0.02) IS NOT NULL) TO STDOUT`;
+  WHERE n % 250 > 0 OR pg_sleep(0.02) IS NOT NULL) TO STDOUT`;
 const IDENTITY = 'SELECT pg_backend_pid(), txid_current();';
 
 export const postgresql = programCase(
@@ -54,15 +55,17 @@ const program = (name: string): string => {
 /* It refuses to be root. */
 const AS_POSTGRES = ['setpriv', '--reuid=postgres', '--regid=postgres', '--clear-groups', '--'];
 
-/** Starts the server; returns the directory of its socket. */
-async function serve(act: Act): Promise<string> {
-  const directory = act.directory('server', 'postgresql');
-  const { lab } = act.stage;
-  lab.run(act.server, ['chown', 'postgres:', directory]);
+function makeCluster(directory: string): void {
+  runCommand(['chown', 'postgres:', directory]);
   const settings = { '-D': `${directory}/data`, '-A': 'trust', '-E': 'UTF8' };
   const initdb = [program('initdb'), ...Object.entries(settings).flat(), '--locale=C', '-N'];
-  lab.run(act.server, ['env', '-C', directory, ...AS_POSTGRES, ...initdb]);
+  runCommand(['env', '-C', directory, ...AS_POSTGRES, ...initdb]);
   appendFileSync(`${directory}/data/pg_hba.conf`, 'host all all all trust\n');
+}
+
+/** Starts the server; returns the directory of its socket. */
+async function serve(act: Act): Promise<string> {
+  const directory = act.prepared('postgresql', makeCluster);
   const parameters = {
     port: act.port,
     listen_addresses: '*',

@@ -11,7 +11,7 @@ import { compareFiles, writePatternFile } from './files.js';
 import type { Program } from './program.js';
 
 const FORWARDED = 7000;
-const BYTES = 12_000_000;
+const BYTES = 16_000_000;
 const KBIT_PER_S = 32_000;
 const STREAM_BYTES_PER_S = 1_000_000;
 
