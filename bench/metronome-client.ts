@@ -22,6 +22,10 @@ const socket = createConnection({ host: address, port: Number(port), noDelay: tr
 socket.on('error', (error) => {
   beats.error = error.message;
 });
+socket.on('close', () => {
+  beats.error ??= 'the guest has closed it';
+  finish();
+});
 socket.on('data', (chunk) => {
   bytes += chunk.length;
   const [last] = beats.arrived.at(-1) ?? [0];
@@ -35,7 +39,8 @@ socket.once('connect', () => {
     socket.write(message);
   }, Number(intervalMs));
 });
-process.stdin.resume().on('end', () => {
-  socket.destroy();
+process.stdin.resume().on('end', finish);
+
+function finish(): void {
   process.stdout.write(`${JSON.stringify(beats)}\n`, () => process.exit(0));
-});
+}

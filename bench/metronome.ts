@@ -40,7 +40,11 @@ export class Metronome {
 
   /** Waits for an echo after this moment that ended a silence. */
   async silenceEnded(moment: number): Promise<void> {
-    await until('the echo to come back', () => this.#silenceEndedMs > moment, 30_000);
+    const ended = (): boolean => {
+      if (this.#beats) throw new LabError(`the metronome's connection: ${this.#beats.error}`);
+      return this.#silenceEndedMs > moment;
+    };
+    await until('the echo to come back', ended, 30_000);
   }
 
   /** Ends it; what it has noted.  Throws LabError if its connection did not last. */
