@@ -11,9 +11,11 @@ import type { VmLab } from '../src/lab/vm/lab.js';
 import { until } from '../src/lab/wait.js';
 import { realtimeOffset } from './clock.js';
 
-/* `any`: the tap is not there yet.  IPv4 and TCP headers with timestamps are 52 bytes. */
+/* `any`: the tap is not there yet. */
 const COMMAND = ['tcpdump', '-i', 'any', '-Q', 'in', '-nn', '-tt', '-l', '--immediate-mode'];
-const filter = (port: string): string => `tcp src port ${port} and ip[2:2] > 52`;
+/* More than headers, as pcap-filter(7) has it: what only acknowledges does not count. */
+const filter = (port: string): string =>
+  `tcp src port ${port} and ip[2:2] - ((ip[0] & 0xf) << 2) - ((tcp[12] & 0xf0) >> 2) != 0`;
 
 export class GuestSegments {
   readonly #child: ChildProcess;

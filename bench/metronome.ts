@@ -17,15 +17,15 @@ const INTERVAL_MS = 2;
 
 export class Metronome {
   readonly #child: ChildProcess;
-  #isBeating = false;
+  #silenceEndedMs = 0;
   #beats: Beats | undefined;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
     if (!child.stdout) return;
     createInterface({ input: child.stdout }).on('line', (line) => {
-      if (line === 'beating') this.#isBeating = true;
-      else this.#beats = JSON.parse(line) as Beats;
+      if (line.startsWith('{')) this.#beats = JSON.parse(line) as Beats;
+      else this.#silenceEndedMs = Number(line);
     });
   }
 
@@ -34,8 +34,17 @@ export class Metronome {
     const argv = [process.execPath, CLIENT, address, ECHO_PORT, String(INTERVAL_MS)];
     const child = lab.spawn('aramis', 'metronome', argv, ['pipe', 'pipe', 'inherit']);
     const metronome = new Metronome(child);
-    await until('the first echo', () => metronome.#isBeating, 20_000);
+    await metronome.silenceEnded(0);
     return metronome;
+  }
+
+  /** Waits for an echo after this moment that ended a silence. */
+  async silenceEnded(moment: number): Promise<void> {
+    const ended = (): boolean => {
+      if (this.#beats) throw new LabError(`the metronome's connection: ${this.#beats.error}`);
+      return this.#silenceEndedMs > moment;
+    };
+    await until('the echo to come back', ended, 30_000);
   }
 
   /** Ends it; what it has noted.  Throws LabError if its connection did not last. */

@@ -97,11 +97,12 @@ export class Mirrors {
     for (const name of this.#names.keys()) {
       await this.#qmp.execute('block-job-cancel', { device: name });
     }
-    for (let waitedMs = 0; this.#completed.size < this.#names.size; waitedMs += POLL_MS) {
-      if (waitedMs > FINISH_TIMEOUT_MS) {
+    const deadline = performance.now() + FINISH_TIMEOUT_MS;
+    while (this.#completed.size < this.#names.size) {
+      if (performance.now() > deadline) {
         throw new VmError(`the disks' copies are not complete after ${FINISH_TIMEOUT_MS} ms`);
       }
-      await delay(POLL_MS);
+      await this.#qmp.nextEvent(POLL_MS);
     }
     for (const [name, error] of this.#completed) {
       if (error !== undefined) throw this.#failure(name, error);
