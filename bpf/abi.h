@@ -15,7 +15,7 @@
 #ifndef TIFLOW_ABI_H
 #define TIFLOW_ABI_H
 
-#define ABI_VERSION 2
+#define ABI_VERSION 3
 
 typedef __u32 seq; /* a TCP sequence number, host order */
 
@@ -114,6 +114,7 @@ enum flow_flag {
 	FLOW_FIN_SENT = 4,
 	FLOW_FIN_RECEIVED = 8,
 	FLOW_RESET = 16,
+	FLOW_STALLED = 32,  /* the daemon has been told so, and nothing has come in since */
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
@@ -128,8 +129,10 @@ struct flow {
 	seq rcv_nxt;      /* highest ACK sent: TIAck = rcv_nxt - irs - 1 */
 	__u64 seen_out;   /* CLOCK_MONOTONIC, coarse, ns; last packet out */
 	__u64 resumed_at; /* data out after a pause, with nothing unanswered: an answer is due */
+	__u64 resent_since; /* the first of `resent`; counts only if nothing has come in since */
 	__u16 window_out; /* last one sent, unscaled */
-	__u8 pad[6];
+	__u8 resent;      /* how often a timer has sent again, or probed */
+	__u8 pad[5];
 
 	/* from the handshakes */
 	struct ti_open initiator;
@@ -156,6 +159,7 @@ struct flow {
 	__u64 moved_at;  /* ns */
 	__u64 gap;       /* ns from the last packet in before it to the first after */
 	__u64 gap_since; /* seen_in when it was committed; 0: the gap is over */
+	__u64 frozen_until; /* ns: neither end is told of any window before that */
 	struct mapping mapping[2];
 
 	/* ingress writes */
@@ -277,6 +281,8 @@ enum event_type {
 	EVENT_RST = 5,     /* bare RST on a silent path, quarantined: `packet` holds it */
 	EVENT_GUEST = 6,   /* DHCP, ARP or neighbour discovery that concerns a VM */
 	EVENT_STRANDED = 7, /* a VM's segment of a legacy connection that stayed behind */
+	EVENT_STALLED = 8,  /* its own TCP sends again or probes, and nothing comes back */
+	EVENT_REVIVED = 9,  /* something has come in on a stalled flow */
 };
 
 struct event {
@@ -296,6 +302,7 @@ enum verb {
 	VERB_RELEASE = 2,
 	VERB_MAP = 3,     /* commit `mapping` with `epoch`; wire entries follow */
 	VERB_FORGET = 4,  /* remove the flow and all that points to it */
+	VERB_FREEZE = 5,  /* close both windows until `until`, or until it is released or moved */
 };
 
 /* One change of a flow, done inside the kernel in one run, so that the death of the daemon
@@ -310,6 +317,7 @@ struct command {
 	__u8 unproven; /* VERB_MAP: set FLOW_UNPROVEN */
 	__u8 held;     /* VERB_MAP: stay held until VERB_RELEASE */
 	__u8 pad[4];
+	__u64 until;   /* VERB_FREEZE: CLOCK_MONOTONIC, ns */
 	struct flow flow; /* out: as it was before the command */
 };
 
@@ -333,10 +341,10 @@ _Static_assert(sizeof(struct tuple) == 40, "map key");
 _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
 _Static_assert(sizeof(struct half_open) == 52, "map value");
 _Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
-_Static_assert(sizeof(struct flow) == 288, "map value");
+_Static_assert(sizeof(struct flow) == 304, "map value");
 _Static_assert(sizeof(struct wire) == 44, "map value");
 _Static_assert(sizeof(struct event) == 704, "ring buffer record");
-_Static_assert(sizeof(struct command) == 408, "context of boundary_command");
+_Static_assert(sizeof(struct command) == 432, "context of boundary_command");
 _Static_assert(sizeof(struct settings) == 64, "map value");
 _Static_assert(sizeof(struct place) == 176, "map value");
 

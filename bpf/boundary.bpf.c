@@ -144,7 +144,7 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 	if (p->flags & TCP_RST)
 		return rst_in(skb, p, f, kernel, in_seq);
 	flow_track_in(f, p, in_seq, in_ack, kernel);
-	return PASS;
+	return flow_is_frozen(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
 static __always_inline int for_daemon(struct __sk_buff *skb, const struct packet *p)
@@ -192,9 +192,10 @@ static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet
 			return for_daemon(skb, p);
 		return rst_in(skb, p, f, &p->tuple, s);
 	}
-	if (!p->fragment)
-		flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
-	return PASS;
+	if (p->fragment)
+		return PASS;
+	flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
+	return flow_is_frozen(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
 static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *p)
@@ -249,6 +250,8 @@ static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p
 		tap_note_next_hop(skb, f);
 	if (f->flags & FLOW_HELD)
 		return swallow(DROP_HELD);
+	if (flow_is_frozen(f) && !p->fragment && rewrite_close_window(skb, p))
+		return drop(DROP_REWRITE);
 	m = flow_mapping(f);
 	return m ? mapped_out(skb, p, f, m) : PASS;
 }
@@ -547,6 +550,7 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	if (bpf_map_update_elem(&wires, &next->wire, &w, BPF_ANY))
 		return -ENOSPC;
 	f->epoch = c->epoch;
+	f->frozen_until = 0;
 	f->moves++;
 	f->moved_at = bpf_ktime_get_ns();
 	f->gap_since = f->seen_in;
@@ -581,7 +585,11 @@ int boundary_command(struct command *c)
 		__sync_fetch_and_or(&f->flags, FLOW_HELD);
 		break;
 	case VERB_RELEASE:
+		f->frozen_until = 0;
 		__sync_fetch_and_and(&f->flags, ~FLOW_HELD);
+		break;
+	case VERB_FREEZE:
+		f->frozen_until = c->until;
 		break;
 	case VERB_MAP:
 		c->result = command_map(c, f, &kernel);
