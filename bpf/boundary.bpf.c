@@ -551,6 +551,7 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 		return -ENOSPC;
 	f->epoch = c->epoch;
 	f->frozen_until = 0;
+	f->resent = 0;
 	f->moves++;
 	f->moved_at = bpf_ktime_get_ns();
 	f->gap_since = f->seen_in;
@@ -562,6 +563,7 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 		__sync_fetch_and_or(&f->flags, FLOW_UNPROVEN);
 	else
 		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
+	__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);
 	barrier();
 	f->active = active;
 	if (!c->held)

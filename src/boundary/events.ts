@@ -24,7 +24,16 @@ import {
  * of guest events as much as DHCP needs.
  */
 export interface BoundaryEvent {
-  type: 'packet' | 'opened' | 'ended' | 'proven' | 'rst' | 'guest' | 'stranded' | 'stalled' | 'revived';
+  type:
+    | 'packet'
+    | 'opened'
+    | 'ended'
+    | 'proven'
+    | 'rst'
+    | 'guest'
+    | 'stranded'
+    | 'stalled'
+    | 'revived';
   ifindex: number;
   at: bigint;
   tuple: Tuple;

@@ -36,6 +36,8 @@ export interface Config {
   runDir: string;
   /** A flow that could not be moved for so long is reset towards its program. */
   giveUpMs: number;
+  /** A flow whose peer has been silent for so long, while something is unanswered, is reset. */
+  holdMs: number;
   /** How long a bare RST on a silent path is kept back. */
   quarantineMs: number;
   /** A flow without a packet for so long is forgotten. */
@@ -80,6 +82,8 @@ const FILE_SHAPE = z.strictObject({
   interfaces: z.array(interfaceName, 'must be an array of strings').default([]),
   run_dir: absolutePath.default(RUN_DIR),
   give_up: duration('1s', '24h').default(60_000),
+  // Above a week a timer of Node's would run out of bits.
+  hold: duration('10s', '7d').default(900_000),
   quarantine: duration('0s', '60s').default(3_000),
   idle: duration('1m', '365d').default(86_400_000),
   mark: integer(1, 0xffff_ffff).default(MARK_DEFAULT),
@@ -139,6 +143,7 @@ export function parseConfig(text: string, path: string): Config {
     interfaces: [...new Set(data.interfaces)],
     runDir: data.run_dir,
     giveUpMs: data.give_up,
+    holdMs: data.hold,
     quarantineMs: data.quarantine,
     idleMs: data.idle,
     mark: data.mark,

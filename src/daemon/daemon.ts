@@ -38,6 +38,7 @@ import { Retention } from './retention.js';
 import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
 import { Settling } from './settling.js';
+import { Stalls } from './stalls.js';
 import { Upkeep } from './upkeep.js';
 import { tiflowVersion } from './version.js';
 import type {
@@ -105,6 +106,7 @@ class Daemon implements DaemonControl {
   #mobility: Mobility;
   #orphans: Orphans;
   #upkeep: Upkeep;
+  #stalls: Stalls;
   #vmFlows: VmFlows;
   #vms: Vms;
   #end: () => void = () => undefined;
@@ -146,6 +148,8 @@ class Daemon implements DaemonControl {
       routes: this.#routes,
       settling: this.#settling,
       detours: this.#detours,
+      isTrying: (kernel) => this.#stalls.isTrying(kernel),
+      held: (kernel) => this.#stalls.held(kernel),
     });
     this.#orphans = new Orphans(shared);
     this.#upkeep = new Upkeep({
@@ -158,8 +162,20 @@ class Daemon implements DaemonControl {
       readEvents: () => this.#readEvents(),
       forgotten: (kernel) => this.#forgotten(kernel),
     });
-    this.#vmFlows = new VmFlows({ ...shared, agent: this.#agent, outlet: this.#outlet });
+    this.#vmFlows = new VmFlows({
+      ...{ ...shared, agent: this.#agent, outlet: this.#outlet },
+      mtuOf: (tap) => this.#monitor.links().find(({ index }) => index === tap)?.mtu ?? MTU_LEAST,
+    });
     this.#vms = this.#newVms();
+    this.#stalls = new Stalls({
+      ...{ boundary, agent: this.#agent, holdMs: config.holdMs, emit },
+      again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
+      isDeparting: (kernel) => this.#placementOf(kernel).isDeparting(kernel),
+      end: (kernel, reason) => {
+        if (this.#upkeep.believe(kernel)) return;
+        this.#placementOf(kernel).reset(kernel, reason);
+      },
+    });
   }
 
   /** Serves until it is told to end. */
@@ -185,6 +201,7 @@ class Daemon implements DaemonControl {
 
   close(): void {
     this.#settling.close();
+    this.#stalls.close();
     this.#vms.close();
     this.#vmFlows.close();
     this.#upkeep.close();
@@ -328,7 +345,12 @@ class Daemon implements DaemonControl {
     });
   }
 
+  #placementOf(kernel: Tuple): Mobility | VmFlows {
+    return kernel.tap === undefined ? this.#mobility : this.#vmFlows;
+  }
+
   #forgotten(kernel: Tuple): void {
+    this.#stalls.ended(kernel);
     if (kernel.tap === undefined) this.#mobility.ended(kernel);
     else this.#vmFlows.ended(kernel);
   }
@@ -367,7 +389,13 @@ class Daemon implements DaemonControl {
         this.#agent.proven(event.tuple, event.at);
         break;
       case 'rst':
-        if (!this.#agent.reset(event.tuple, event.packet)) this.#upkeep.quarantine(event);
+        this.#reset(event);
+        break;
+      case 'stalled':
+        this.#stalls.stalled(event.tuple);
+        break;
+      case 'revived':
+        this.#stalls.revived(event.tuple);
         break;
       case 'guest':
       case 'stranded':
@@ -384,7 +412,16 @@ class Daemon implements DaemonControl {
     }
   }
 
+  /* A synchronization of a flow that has not moved says nothing about a reset. */
+  #reset({ tuple, packet, ...event }: BoundaryEvent): void {
+    const isKept = this.#agent.reset(tuple, packet) && !this.#stalls.isTrying(tuple);
+    if (isKept) return;
+    this.#upkeep.quarantine({ tuple, packet, ...event });
+    this.#stalls.doubted(tuple, packet);
+  }
+
   #synchronized(event: SyncEvent): void {
+    this.#stalls.synchronized(event);
     this.#mobility.synchronized(event);
     this.#vmFlows.synchronized(event);
     this.#emit(ofSyncEvent(event));

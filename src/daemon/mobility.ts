@@ -57,6 +57,10 @@ export interface MobilityOptions {
   routes: Routes;
   settling: Settling;
   detours: Detours;
+  /** Whether a flow that has not moved is synchronized from where it is (stalls.ts). */
+  isTrying: (kernel: Tuple) => boolean;
+  /** To be told of a flow that has no way out. */
+  held: (kernel: Tuple) => void;
   giveUpMs: number;
   emit: Emit;
 }
@@ -131,6 +135,33 @@ export class Mobility {
     }
   }
 
+  /** Whether a flow is on its way to another address. */
+  isDeparting(kernel: Tuple): boolean {
+    return this.#journeys.has(tupleKey(kernel));
+  }
+
+  /** Synchronizes a flow from where it is; false: it cannot be used, or is under way already. */
+  again(kernel: Tuple, flow: Flow): boolean {
+    const wire = wireOf(kernel, flow);
+    const home = this.#picture()
+      .holders(wire.local)
+      .find((holder) => holder.carrier);
+    const isBusy = (flow.flags & FLOW_FLAG.HELD) !== 0 || this.#o.agent.state(kernel) !== 'steady';
+    if (home === undefined || isBusy || this.isDeparting(kernel)) return false;
+    this.#move(kernel, wire, { source: wire.local, interface: home.interface });
+    return true;
+  }
+
+  /** Ends a flow; its program is told by its own kernel, which also sends a reset if it can. */
+  reset(kernel: Tuple, reason: string): void {
+    this.#journeys.delete(tupleKey(kernel));
+    this.#o.agent.cancel(kernel);
+    destroySocket(this.#o.netlink, kernel);
+    this.#o.boundary.command({ verb: 'forget', kernel });
+    this.#o.detours.ended(kernel);
+    this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason });
+  }
+
   /** Forgets what is known of a flow that has ended. */
   ended(kernel: Tuple): void {
     this.#journeys.delete(tupleKey(kernel));
@@ -161,6 +192,7 @@ export class Mobility {
       case 'stranded':
         this.#anyHeld = true;
         if (!(flow.flags & FLOW_FLAG.HELD)) this.#o.boundary.command({ verb: 'hold', kernel });
+        this.#o.held(kernel);
         break;
       case 'elsewhere':
         this.#depart(kernel, wire, where);
@@ -180,6 +212,7 @@ export class Mobility {
       this.#depart(kernel, wire, { source: wire.local, interface: home.interface });
       return;
     }
+    if (this.#o.isTrying(kernel)) return;
     /* CONFIRM has been answered, and the event that says so is on its way to the agent. */
     if (this.#o.agent.state(kernel) === 'confirming') return;
     if (held || this.#journeys.has(key)) {
@@ -195,6 +228,10 @@ export class Mobility {
     if (!this.#journeys.has(key)) {
       this.#journeys.set(key, { kernel, since: monotonicMs(), reason: undefined });
     }
+    this.#move(kernel, wire, to);
+  }
+
+  #move(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
     this.#o.agent.move(kernel, to.source, {
       mtu: this.#o.monitor.links().find((link) => link.name === to.interface)?.mtu ?? MTU_LEAST,
       redirect: this.#o.routes.differ(kernel.remote, wire.remote),
@@ -215,18 +252,11 @@ export class Mobility {
     this.#armGiveUp();
   }
 
-  /* The program is told by its own kernel, which also sends a reset to wherever it can. */
-  #fail(journey: Journey): void {
-    const { kernel, reason } = journey;
-    this.#journeys.delete(tupleKey(kernel));
-    this.moves.failed += 1;
-    this.#o.agent.cancel(kernel);
-    destroySocket(this.#o.netlink, kernel);
-    this.#o.boundary.command({ verb: 'forget', kernel });
-    this.#o.detours.ended(kernel);
+  #fail({ kernel, reason }: Journey): void {
     const why = reason ?? 'no-answer';
+    this.moves.failed += 1;
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
-    this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
+    this.reset(kernel, why);
   }
 
   /* One picture for one reconciliation: 1,000 flows to one peer ask the kernel once. */

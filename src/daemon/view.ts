@@ -138,6 +138,8 @@ export type MonitorEventName =
   | 'proven'
   | 'attempt-failed'
   | 'move-failed'
+  | 'stalled'
+  | 'revived'
   | 'events-lost'
   | 'vm-announced'
   | 'vm-lease-lost'

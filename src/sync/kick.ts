@@ -34,6 +34,7 @@ import { type Seq, seqAdd, seqMax } from '../wire/seq.js';
 import { type Tuple, tupleReverse } from '../wire/tuple.js';
 import type { Effect } from './handshake.js';
 import { pureAck, quotedSegment } from './segments.js';
+import { keepalive } from './stand-in.js';
 
 /** The shortest time after which Linux sends again: TCP_RTO_MIN. */
 const RTO_MIN_MS = 200;
@@ -77,7 +78,7 @@ export function commitEffects(c: Commit): { commit: Effect[]; kick: Effect[] } {
   return { commit: [...hold, ...icmps, ...lossIsReal(kernel, flow), ...map], kick: wake };
 }
 
-/** Wakes the kernel of a flow whose path works again as it is. */
+/** Wakes the kernel of a flow whose path works again as it is, and has it tell the peer so. */
 export function kickEffects(kernel: Tuple, flow: Flow, silentMs: number): Effect[] {
   const una = flow.sndUna;
   const icmps = unreachables(kernel, una, icmpCount(silentMs));
@@ -85,6 +86,7 @@ export function kickEffects(kernel: Tuple, flow: Flow, silentMs: number): Effect
     ...(isHeld(flow) ? [{ effect: 'release' } as const] : []),
     ...icmps,
     { effect: 'inject', packet: encodePacket(localAck(kernel, flow, una)) },
+    { effect: 'inject', packet: encodePacket(keepalive(kernel, flow)) },
     { effect: 'report', report: { type: 'kicked', icmps: icmps.length } },
   ];
 }

@@ -3,11 +3,14 @@
  */
 import { LabError } from '../namespace.js';
 import type { Case } from '../stage.js';
+import { congested } from './congested.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
+import { holdKeepalive, holdOver, holdRetries } from './hold.js';
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
 import { paper } from './paper.js';
+import { natReboot, natRenumbered, roamNat, roamSleep } from './roam.js';
 import { sameSubnet } from './same-subnet.js';
 import { stranger } from './stranger.js';
 
@@ -25,6 +28,14 @@ export const CASES: readonly Case[] = [
   stranger,
   sameSubnet,
   daemonKilled,
+  roamNat,
+  roamSleep,
+  natReboot,
+  natRenumbered,
+  congested,
+  holdRetries,
+  holdKeepalive,
+  holdOver,
   many,
 ];
 
