@@ -15,6 +15,7 @@ import { addDoctor } from './doctor.js';
 import { addDown } from './down.js';
 import { EXIT, explainError } from './exit.js';
 import { addFlows } from './flows.js';
+import { addFreeze } from './freeze.js';
 import { addMonitor } from './monitor.js';
 import { addStatus } from './status.js';
 import { addUp } from './up.js';
@@ -31,6 +32,7 @@ function buildProgram(): Command {
   addStatus(program);
   addFlows(program);
   addMonitor(program);
+  addFreeze(program);
   addDoctor(program);
   addDaemon(program);
   addLabCommands(program);

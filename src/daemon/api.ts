@@ -6,6 +6,7 @@
  *   POST   /v1/interfaces        {"name":"eth0"}: attach
  *   DELETE /v1/interfaces/NAME   detach
  *   DELETE /v1/interfaces        detach from all
+ *   POST   /v1/freeze            {"for_ms":30000,"tap":"vnet0"}, tap may be left out: FreezeView
  *   POST   /v1/shutdown          end the daemon; flows go on
  *
  * Every error is an ErrorView.  Everything that a client can make grow is bounded here.

@@ -28,6 +28,7 @@ import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
 import { Detours, withDetours } from './detours.js';
 import { flowIsOver, flowView, legacyConnections, legacyOfVms, legacyView } from './flow-views.js';
+import { Freezer } from './freezer.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
@@ -44,6 +45,7 @@ import { tiflowVersion } from './version.js';
 import type {
   DaemonControl,
   FlowsView,
+  FreezeView,
   MonitorEvent,
   StatusView,
   TapControl,
@@ -107,6 +109,7 @@ class Daemon implements DaemonControl {
   #orphans: Orphans;
   #upkeep: Upkeep;
   #stalls: Stalls;
+  #freezer: Freezer;
   #vmFlows: VmFlows;
   #vms: Vms;
   #end: () => void = () => undefined;
@@ -167,6 +170,7 @@ class Daemon implements DaemonControl {
       mtuOf: (tap) => this.#monitor.links().find(({ index }) => index === tap)?.mtu ?? MTU_LEAST,
     });
     this.#vms = this.#newVms();
+    this.#freezer = new Freezer({ boundary, agent: this.#agent });
     this.#stalls = new Stalls({
       ...{ boundary, agent: this.#agent, holdMs: config.holdMs, emit },
       again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
@@ -202,6 +206,7 @@ class Daemon implements DaemonControl {
   close(): void {
     this.#settling.close();
     this.#stalls.close();
+    this.#freezer.close();
     this.#vms.close();
     this.#vmFlows.close();
     this.#upkeep.close();
@@ -269,6 +274,10 @@ class Daemon implements DaemonControl {
 
   taps(): TapsView {
     return { version: 1, taps: this.#vms.all().map((vm) => vm.view()) };
+  }
+
+  freeze(forMs: number, tap?: string): Promise<FreezeView> {
+    return this.#freezer.freeze(tap === undefined ? undefined : this.#vms.get(tap).tap, forMs);
   }
 
   tap(name: string): TapControl {

@@ -6,6 +6,7 @@ import type { Case } from '../stage.js';
 import { congested } from './congested.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
+import { freeze } from './freeze.js';
 import { holdKeepalive, holdOver, holdRetries } from './hold.js';
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
@@ -36,6 +37,7 @@ export const CASES: readonly Case[] = [
   holdRetries,
   holdKeepalive,
   holdOver,
+  freeze,
   many,
 ];
 
