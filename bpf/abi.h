@@ -115,6 +115,7 @@ enum flow_flag {
 	FLOW_FIN_RECEIVED = 8,
 	FLOW_RESET = 16,
 	FLOW_STALLED = 32,  /* the daemon has been told so, and nothing has come in since */
+	FLOW_CLOSED = 64,   /* its kernel hears of no window until what is in flight is acknowledged */
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
@@ -303,6 +304,7 @@ enum verb {
 	VERB_MAP = 3,     /* commit `mapping` with `epoch`; wire entries follow */
 	VERB_FORGET = 4,  /* remove the flow and all that points to it */
 	VERB_FREEZE = 5,  /* close both windows until `until`, or until it is released or moved */
+	VERB_CLOSE = 6,   /* FLOW_CLOSED, if something is in flight */
 };
 
 /* One change of a flow, done inside the kernel in one run, so that the death of the daemon

@@ -144,7 +144,7 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 	if (p->flags & TCP_RST)
 		return rst_in(skb, p, f, kernel, in_seq);
 	flow_track_in(f, p, in_seq, in_ack, kernel);
-	return flow_is_frozen(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
+	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
 static __always_inline int for_daemon(struct __sk_buff *skb, const struct packet *p)
@@ -195,7 +195,7 @@ static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet
 	if (p->fragment)
 		return PASS;
 	flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
-	return flow_is_frozen(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
+	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
 static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *p)
@@ -557,8 +557,10 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	f->gap_since = f->seen_in;
 	f->rcv_max = next->rcv_base;
 	/* The ACK that the daemon injects does not come by here. */
-	if (seq_diff(next->snd_base, f->snd_una) > 0)
+	if (seq_diff(next->snd_base, f->snd_una) > 0) {
 		f->snd_una = next->snd_base;
+		__sync_fetch_and_and(&f->flags, ~FLOW_CLOSED);
+	}
 	if (c->unproven)
 		__sync_fetch_and_or(&f->flags, FLOW_UNPROVEN);
 	else
@@ -589,6 +591,10 @@ int boundary_command(struct command *c)
 	case VERB_RELEASE:
 		f->frozen_until = 0;
 		__sync_fetch_and_and(&f->flags, ~FLOW_HELD);
+		break;
+	case VERB_CLOSE:
+		if (f->snd_una != f->snd_nxt)
+			__sync_fetch_and_or(&f->flags, FLOW_CLOSED);
 		break;
 	case VERB_FREEZE:
 		f->frozen_until = c->until;

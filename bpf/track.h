@@ -18,6 +18,14 @@ static __always_inline bool flow_is_frozen(const struct flow *f)
 	return f->frozen_until && bpf_ktime_get_coarse_ns() < f->frozen_until;
 }
 
+/* A kernel that has sent again for longer than its limit gives up with the next timeout, unless the
+ * window is closed.  So it stays closed until an ACK has set the limit back.
+ */
+static __always_inline bool flow_hides_window(const struct flow *f)
+{
+	return flow_is_frozen(f) || f->flags & FLOW_CLOSED;
+}
+
 static __always_inline void flow_flag(struct flow *f, __u32 flag, const struct tuple *kernel)
 {
 	bool over = flow_is_over(f);
@@ -122,8 +130,11 @@ static __always_inline void flow_track_in(struct flow *f, const struct packet *p
 		return;
 	if (f->seen_in != now)
 		f->seen_in = now;
-	if (seq_diff(ack, f->snd_una) > 0)
+	if (seq_diff(ack, f->snd_una) > 0) {
 		f->snd_una = ack;
+		if (f->flags & FLOW_CLOSED)
+			__sync_fetch_and_and(&f->flags, ~FLOW_CLOSED);
+	}
 	if (seq_diff(end, f->rcv_max) > 0)
 		f->rcv_max = end;
 	if (f->window_in != bpf_ntohs(p->tcp.window))

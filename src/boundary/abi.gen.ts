@@ -247,6 +247,7 @@ export const FLOW_FLAG = {
   FIN_RECEIVED: 8,
   RESET: 16,
   STALLED: 32,
+  CLOSED: 64,
 } as const;
 
 export interface Flow {
@@ -687,7 +688,7 @@ export function encodeEvent(value: Event): Uint8Array {
   return bytes;
 }
 
-export const VERB = { HOLD: 1, RELEASE: 2, MAP: 3, FORGET: 4, FREEZE: 5 } as const;
+export const VERB = { HOLD: 1, RELEASE: 2, MAP: 3, FORGET: 4, FREEZE: 5, CLOSE: 6 } as const;
 
 export interface Command {
   verb: number;

@@ -19,7 +19,7 @@ import { clearLog, libbpfError, testRun } from './libbpf.js';
 
 /** One change of one flow. */
 export type Command =
-  | { verb: 'hold' | 'release' | 'forget'; kernel: Tuple }
+  | { verb: 'hold' | 'release' | 'forget' | 'close'; kernel: Tuple }
   | { verb: 'freeze'; kernel: Tuple; until: bigint }
   | {
       verb: 'map';
@@ -42,6 +42,7 @@ const VERBS = {
   map: VERB.MAP,
   forget: VERB.FORGET,
   freeze: VERB.FREEZE,
+  close: VERB.CLOSE,
 };
 
 const RESULTS = new Map<number, CommandResult['result']>([

@@ -102,6 +102,7 @@ export class SyncAgent {
 
   /** Keeps the kernel of a flow waiting that gets no answer, in the peer's stead. */
   standIn(kernel: Tuple): void {
+    this.#boundary.command({ verb: 'close', kernel });
     this.#inject(kernel, closedWindow);
   }
 

@@ -101,6 +101,8 @@ const icmpCount = (silentMs: number): number => {
   return Math.min(ICMPS.most, Math.max(ICMPS.least, doublings + ICMPS.spare));
 };
 
+const isClosed = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.CLOSED) !== 0;
+
 const isHeld = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.HELD) !== 0;
 
 /** In kernel view, from the own address, as Linux itself says that a neighbour is missing. */
@@ -127,6 +129,10 @@ function lossIsReal(kernel: Tuple, flow: Flow): Effect[] {
  * ACK(TIAck) as the peer would have sent it, in kernel view, without timestamps: a stale TSecr
  * makes Linux undo what the kick did.
  *
+ * The window is the last one that came, or closed where a stand-in (stand-in.ts) has closed it and
+ * nothing more is acknowledged: with an open one a kernel that is past its limit gives up with the
+ * next timeout.  What it retransmits is answered, and that opens it.
+ *
  * SEQ must not be below the last ACK that the kernel believes it has sent, or it is dropped as out
  * of window.  Not the highest ACK that we saw: what was sent while the link was down never got
  * here.  No ACK is above the end of the highest segment that came in, and that one was in window.
@@ -135,5 +141,5 @@ const localAck = (kernel: Tuple, flow: Flow, ack: Seq): Packet =>
   pureAck(tupleReverse(kernel), {
     seq: seqMax(flow.rcvNxt, flow.rcvMax),
     ack,
-    window: flow.windowIn,
+    window: isClosed(flow) && ack === flow.sndUna ? 0 : flow.windowIn,
   });

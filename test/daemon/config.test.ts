@@ -33,6 +33,7 @@ describe('values', () => {
       interfaces: [],
       runDir: '/run/tiflow',
       giveUpMs: 60_000,
+      holdMs: 900_000,
       quarantineMs: 3_000,
       idleMs: 86_400_000,
       mark: 0x5449,
@@ -52,6 +53,7 @@ describe('values', () => {
       interfaces = ["eth0", "eth1", "eth0"]
       run_dir = "/run/other"
       give_up = "1.5m"
+      hold = "12h"
       quarantine = "500ms"
       idle = "7d"
       mark = 0x100
@@ -71,6 +73,7 @@ describe('values', () => {
       interfaces: ['eth0', 'eth1'],
       runDir: '/run/other',
       giveUpMs: 90_000,
+      holdMs: 43_200_000,
       quarantineMs: 500,
       idleMs: 604_800_000,
       mark: 256,

@@ -49,6 +49,8 @@ function machine() {
     detours: { update: nothing, ended: nothing, dependOnRoutes: false },
     routes: { to: nothing, changed: nothing, differ: () => false },
     settling: { isSettling: () => false },
+    isTrying: () => false,
+    held: nothing,
     giveUpMs: 60_000,
     emit: nothing,
   };

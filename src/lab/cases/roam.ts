@@ -112,7 +112,7 @@ async function reboot(
   transfer: PlayedTransfer,
   { moves, as }: { moves: number; as: 'before' | 'other' },
 ): Promise<void> {
-  const before = (await stage.flow('vm', transfer))?.wire.split(':')[0];
+  const before = await addressOf(stage, transfer);
   disconnectNat(stage.lab, 'athos');
   stage.moves.push(now());
   await pause(REBOOT_MS);
@@ -123,8 +123,14 @@ async function reboot(
   await transfer.streams.flowing(now());
   stage.step(`the transfer flows again ${Math.round(now() - at)} ms after the NAT is back`);
   await stage.checkMoved('synchronized again', transfer, moves);
-  const after = (await stage.flow('vm', transfer))?.wire.split(':')[0];
+  const after = await addressOf(stage, transfer);
   stage.check('from the same address', after === before, after);
+}
+
+/** The laptop's own address of the connection. */
+async function addressOf(stage: Stage, transfer: PlayedTransfer): Promise<string | undefined> {
+  const view = await stage.flow('vm', transfer);
+  return view?.wire.split(' > ')[0]?.replace(/:\d+$/, '');
 }
 
 /** From when the new address is usable to the first byte at a program. */
