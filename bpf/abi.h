@@ -304,7 +304,7 @@ enum verb {
 	VERB_MAP = 3,     /* commit `mapping` with `epoch`; wire entries follow */
 	VERB_FORGET = 4,  /* remove the flow and all that points to it */
 	VERB_FREEZE = 5,  /* close both windows until `until`, or until it is released or moved */
-	VERB_CLOSE = 6,   /* FLOW_CLOSED, if something is in flight */
+	VERB_CLOSE = 6,   /* set FLOW_CLOSED */
 };
 
 /* One change of a flow, done inside the kernel in one run, so that the death of the daemon

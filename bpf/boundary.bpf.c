@@ -593,8 +593,7 @@ int boundary_command(struct command *c)
 		__sync_fetch_and_and(&f->flags, ~FLOW_HELD);
 		break;
 	case VERB_CLOSE:
-		if (f->snd_una != f->snd_nxt)
-			__sync_fetch_and_or(&f->flags, FLOW_CLOSED);
+		__sync_fetch_and_or(&f->flags, FLOW_CLOSED);
 		break;
 	case VERB_FREEZE:
 		f->frozen_until = c->until;

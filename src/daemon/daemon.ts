@@ -17,7 +17,7 @@ import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
-import { tcpSockets } from '../link/sockets.js';
+import { tcpSockets, unackedSegments } from '../link/sockets.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
@@ -175,6 +175,8 @@ class Daemon implements DaemonControl {
       ...{ boundary, agent: this.#agent, holdMs: config.holdMs, emit },
       again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
       isDeparting: (kernel) => this.#placementOf(kernel).isDeparting(kernel),
+      isInFlight: (kernel) =>
+        kernel.tap === undefined && unackedSegments(this.#netlink, kernel) > 0,
       end: (kernel, reason) => {
         if (this.#upkeep.believe(kernel)) return;
         this.#placementOf(kernel).reset(kernel, reason);

@@ -46,7 +46,7 @@ export class Freezer {
       .map(([kernel]) => kernel);
     for (const kernel of frozen) {
       this.#o.boundary.command({ verb: 'freeze', kernel, until });
-      this.#o.agent.standIn(kernel);
+      this.#o.agent.standIn(kernel, false);
       this.#o.agent.prompt(kernel);
     }
     this.#armThaw(frozen, until, forMs);

@@ -47,6 +47,8 @@ export interface StallsOptions {
   again: (kernel: Tuple, flow: Flow) => boolean;
   /** Whether a flow is on its way to another address. */
   isDeparting: (kernel: Tuple) => boolean;
+  /** Whether its own kernel waits for an ACK. */
+  isInFlight: (kernel: Tuple) => boolean;
   /** Ends a flow towards its program. */
   end: (kernel: Tuple, reason: string) => void;
   emit: Emit;
@@ -155,7 +157,7 @@ export class Stalls {
     if (entry.stall.state === 'trying' && next.state === 'silent') {
       this.#giveWay(entry);
       // The kick has opened the window: its kernel would count from here on.
-      this.#o.agent.standIn(entry.kernel);
+      this.#standIn(entry.kernel);
     }
     entry.stall = next;
     for (const effect of effects) this.#perform(entry, effect);
@@ -164,7 +166,7 @@ export class Stalls {
   #perform(entry: Entry, e: StallEffect): void {
     switch (e.effect) {
       case 'stand-in':
-        this.#o.agent.standIn(entry.kernel);
+        this.#standIn(entry.kernel);
         break;
       case 'try':
         this.#try(entry);
@@ -173,6 +175,14 @@ export class Stalls {
         clearTimeout(entry.timer);
         entry.timer = setTimeout(() => this.#timeout(entry), e.afterMs);
     }
+  }
+
+  /* What a kernel has sent without a way out was never seen here, so it has to be asked. */
+  #standIn(kernel: Tuple): void {
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow === undefined) return;
+    const isKnown = (flow.flags & FLOW_FLAG.CLOSED) !== 0 || flow.sndUna !== flow.sndNxt;
+    this.#o.agent.standIn(kernel, isKnown || this.#o.isInFlight(kernel));
   }
 
   #try(entry: Entry): void {
@@ -220,7 +230,7 @@ export class Stalls {
         continue;
       }
       this.#held.set(key, held);
-      this.#o.agent.standIn(kernel);
+      this.#standIn(kernel);
     }
     if (this.#held.size > 0) return;
     clearInterval(this.#beat);

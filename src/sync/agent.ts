@@ -100,9 +100,12 @@ export class SyncAgent {
     });
   }
 
-  /** Keeps the kernel of a flow waiting that gets no answer, in the peer's stead. */
-  standIn(kernel: Tuple): void {
-    this.#boundary.command({ verb: 'close', kernel });
+  /**
+   * Keeps the kernel of a flow waiting that gets no answer, in the peer's stead.  `inFlight`:
+   * something is, and the window stays closed until some of it is acknowledged.
+   */
+  standIn(kernel: Tuple, inFlight: boolean): void {
+    if (inFlight) this.#boundary.command({ verb: 'close', kernel });
     this.#inject(kernel, closedWindow);
   }
 

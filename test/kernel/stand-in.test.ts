@@ -7,6 +7,9 @@ import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../../src/lab/wait.js';
 import { RawSender } from '../../src/libc/raw.js';
+import { Netlink } from '../../src/link/netlink.js';
+import { unackedSegments } from '../../src/link/sockets.js';
+import type { Tuple } from '../../src/wire/tuple.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
 import { Connection } from './connection.js';
 
@@ -16,7 +19,16 @@ const AWAY_MS = 10_000;
 const ESTABLISHED = 1;
 
 const network = new Network();
-after(() => network.close());
+const netlink = new Netlink();
+after(() => {
+  netlink.close();
+  network.close();
+});
+
+const tupleOf = ({ socket, local, remote }: Connection): Tuple => ({
+  ...{ local, localPort: socket.localPort ?? 0 },
+  ...{ remote, remotePort: socket.remotePort ?? 0 },
+});
 
 describe('a kernel whose peer is away', () => {
   const raw = new RawSender(0);
@@ -76,6 +88,7 @@ describe('a kernel whose peer is away', () => {
       lose(true);
       connection.write('data');
       await until('data to be unanswered', () => connection.info().retransmits > 0);
+      assert.equal(unackedSegments(netlink, tupleOf(connection)), 1);
       await standIn(0, AWAY_MS);
       assert.equal(connection.info().state, ESTABLISHED);
       lose(false);
