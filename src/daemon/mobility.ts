@@ -93,6 +93,8 @@ export class Mobility {
 
   /** Looks at every flow and does what its whereabouts ask for. */
   reconcile(): void {
+    // An address that we have just dropped ourselves is still there, as far as is known here.
+    this.#o.monitor.catchUp();
     clearTimeout(this.#timer);
     this.#timer = undefined;
     const picture = this.#picture();

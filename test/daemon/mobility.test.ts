@@ -41,6 +41,7 @@ function machine() {
       kick: () => done.push('kick'),
     },
     monitor: {
+      catchUp: nothing,
       links: () => [{ name: 'eth0', up: true, carrier: true, mtu: 1500 }],
       addresses: () => (state.home ? [{ address: NEW, interface: 'eth0', tentative: false }] : []),
     },
