@@ -14,11 +14,19 @@ import type { Measurement, Result } from './measurement.js';
 import { perPacket } from './per-packet.js';
 import { formatResults, keepResults, mergeResults } from './results.js';
 import { setUpTime } from './set-up-time.js';
+import { sleep } from './sleep.js';
 import { throughput } from './throughput.js';
 
 const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.url));
 
-const MEASUREMENTS: readonly Measurement[] = [throughput, setUpTime, perPacket, blackout, many];
+const MEASUREMENTS: readonly Measurement[] = [
+  throughput,
+  setUpTime,
+  perPacket,
+  blackout,
+  sleep,
+  many,
+];
 
 const USAGE_EXIT = 2;
 
