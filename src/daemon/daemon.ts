@@ -9,7 +9,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { reasonClass, reasonName, WIRE_STATE } from '../boundary/abi.gen.js';
+import { WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
@@ -31,13 +31,14 @@ import { flowIsOver, flowView, legacyConnections, legacyOfVms, legacyView } from
 import { Freezer } from './freezer.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
-import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
+import { type Emit, type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { MovedHook } from './moved-hook.js';
 import { Orphans } from './orphans.js';
 import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
 import { Retention } from './retention.js';
 import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
+import { configure, countersByName } from './settings.js';
 import { Settling } from './settling.js';
 import { Stalls } from './stalls.js';
 import { Upkeep } from './upkeep.js';
@@ -54,14 +55,6 @@ import type {
 import { addressMove } from './vm.js';
 import { VmFlows } from './vm-flows.js';
 import { Vms } from './vms.js';
-
-/* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a
- * reset that comes later answers a retransmission.
- */
-const RST_SILENT_MS = 200;
-
-/* Middleboxes are replaced now and then. */
-const PLAIN_PEER_TTL_S = 3600;
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
@@ -171,17 +164,7 @@ class Daemon implements DaemonControl {
     });
     this.#vms = this.#newVms();
     this.#freezer = new Freezer({ boundary, agent: this.#agent });
-    this.#stalls = new Stalls({
-      ...{ boundary, agent: this.#agent, holdMs: config.holdMs, emit },
-      again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
-      isDeparting: (kernel) => this.#placementOf(kernel).isDeparting(kernel),
-      isInFlight: (kernel) =>
-        kernel.tap === undefined && unackedSegments(this.#netlink, kernel) > 0,
-      end: (kernel, reason) => {
-        if (this.#upkeep.believe(kernel)) return;
-        this.#placementOf(kernel).reset(kernel, reason);
-      },
-    });
+    this.#stalls = this.#newStalls(emit);
   }
 
   /** Serves until it is told to end. */
@@ -344,6 +327,20 @@ class Daemon implements DaemonControl {
     });
   }
 
+  #newStalls(emit: Emit): Stalls {
+    return new Stalls({
+      ...{ boundary: this.#boundary, agent: this.#agent, holdMs: this.#config.holdMs, emit },
+      again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
+      isDeparting: (kernel) => this.#placementOf(kernel).isDeparting(kernel),
+      isInFlight: (kernel) =>
+        kernel.tap === undefined && unackedSegments(this.#netlink, kernel) > 0,
+      end: (kernel, reason) => {
+        if (this.#upkeep.believe(kernel)) return;
+        this.#placementOf(kernel).reset(kernel, reason);
+      },
+    });
+  }
+
   #newVms(): Vms {
     const hook = new MovedHook({ command: this.#config.vm.moved, log: this.#log });
     return new Vms({
@@ -443,32 +440,4 @@ class Daemon implements DaemonControl {
     this.#log.debug(line, event.event);
     for (const subscriber of this.#subscribers) subscriber(line);
   }
-}
-
-function configure(boundary: Boundary, config: Config): void {
-  const keyIds = new Uint8Array(32);
-  for (const id of config.psk?.keys.keys() ?? []) {
-    keyIds[id >> 3] = (keyIds[id >> 3] ?? 0) | (1 << (id & 7));
-  }
-  const marks = tapMarks(config.mark);
-  boundary.writeSettings({
-    mark: config.mark,
-    markGuest: marks.guest,
-    markNetwork: marks.network,
-    markVerbatim: marks.verbatim,
-    rstSilentMs: RST_SILENT_MS,
-    plainPeerTtlS: PLAIN_PEER_TTL_S,
-    enabled: 1,
-    keyId: config.psk?.keyId ?? 0,
-    requirePsk: config.psk?.require ? 1 : 0,
-    keyIds,
-  });
-}
-
-function countersByName(boundary: Boundary): Record<string, number> {
-  const counters: Record<string, number> = {};
-  for (const [reason, count] of boundary.counters()) {
-    if (count > 0n) counters[`${reasonClass(reason)}.${reasonName(reason)}`] = Number(count);
-  }
-  return counters;
 }
