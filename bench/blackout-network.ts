@@ -72,6 +72,13 @@ export class BlackoutNetwork {
     );
   }
 
+  /** Both kernels give a connection up after so many retransmissions (tcp_retries2). */
+  limitRetries(retries: number): void {
+    for (const host of [this.mover, this.peer]) {
+      host.sysctl({ 'ipv4/tcp_retries2': String(retries) });
+    }
+  }
+
   get moverAddress(): string {
     return `10.92.${this.#subnet}.2`;
   }

@@ -44,7 +44,7 @@ const RECOVERY_MAX_MS = 130_000;
 const AIM = atMost(15, '1 round trip + 15 ms');
 
 /** ms from the new address until the first byte left. */
-interface Sample {
+export interface Sample {
   roundTripMs: number;
   fromMover: number;
   fromPeer: number;
@@ -114,8 +114,13 @@ function rows(name: string, tiflow: readonly Sample[], plain: readonly Sample[])
 const text = (samples: readonly Sample[]): string =>
   samples.map((s) => `${s.fromMover.toFixed(0)}/${s.fromPeer.toFixed(0)}`).join(' ');
 
-/** One blackout of one network, on a connection of its own. */
-async function measureOne(network: BlackoutNetwork, seconds: number): Promise<Sample> {
+/** A program at one end was told that its connection is over. */
+export class ConnectionLost extends Error {
+  override readonly name = 'ConnectionLost';
+}
+
+/** One blackout of one network, on a connection of its own.  Throws ConnectionLost. */
+export async function measureOne(network: BlackoutNetwork, seconds: number): Promise<Sample> {
   const dialogue = new Dialogue(network.mover, network.peer, network.moverAddress);
   try {
     await pause(WARM_UP_MS);
@@ -130,6 +135,8 @@ async function measureOne(network: BlackoutNetwork, seconds: number): Promise<Sa
     const arrivals = await until(
       'both directions to flow again',
       () => {
+        const error = peer.error ?? mover.error;
+        if (error !== undefined) throw new ConnectionLost(error);
         const [atPeer, atMover] = [peer.firstArrivalMs, mover.firstArrivalMs];
         return atPeer !== undefined && atMover !== undefined && { atPeer, atMover };
       },

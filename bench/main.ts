@@ -18,6 +18,7 @@ import { optionsDropped } from './options-dropped.js';
 import { perPacket } from './per-packet.js';
 import { formatResults, keepResults, mergeResults } from './results.js';
 import { setUpTime } from './set-up-time.js';
+import { sleep } from './sleep.js';
 import { throughput } from './throughput.js';
 import { vmGap } from './vm-gap.js';
 import { vmThroughput } from './vm-throughput.js';
@@ -25,7 +26,7 @@ import { vmThroughput } from './vm-throughput.js';
 const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.url));
 
 const MEASUREMENTS: readonly Measurement[] = [
-  ...[throughput, setUpTime, optionsDropped, perPacket, blackout, many],
+  ...[throughput, setUpTime, optionsDropped, perPacket, blackout, sleep, many],
   ...[gatewayMany, vmGap, vmThroughput],
 ];
 

@@ -116,6 +116,8 @@ enum flow_flag {
 	FLOW_FIN_RECEIVED = 8,
 	FLOW_RESET = 16,
 	FLOW_FORWARDED = 32, /* another host's: this machine is its gateway */
+	FLOW_STALLED = 64,  /* the daemon has been told so, and nothing has come in since */
+	FLOW_CLOSED = 128,  /* its kernel hears of no window until what is in flight is acknowledged */
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
@@ -130,8 +132,10 @@ struct flow {
 	seq rcv_nxt;      /* highest ACK sent: TIAck = rcv_nxt - irs - 1 */
 	__u64 seen_out;   /* CLOCK_MONOTONIC, coarse, ns; last packet out */
 	__u64 resumed_at; /* data out after a pause, with nothing unanswered: an answer is due */
+	__u64 resent_since; /* the first of `resent`; counts only if nothing has come in since */
 	__u16 window_out; /* last one sent, unscaled */
-	__u8 pad[6];
+	__u8 resent;      /* how often a timer has sent again, or probed */
+	__u8 pad[5];
 
 	/* from the handshakes */
 	struct ti_open initiator;
@@ -158,6 +162,7 @@ struct flow {
 	__u64 moved_at;  /* ns */
 	__u64 gap;       /* ns from the last packet in before it to the first after */
 	__u64 gap_since; /* seen_in when it was committed; 0: the gap is over */
+	__u64 frozen_until; /* ns: neither end is told of any window before that */
 	struct mapping mapping[2];
 
 	/* ingress writes */
@@ -285,6 +290,8 @@ enum event_type {
 	EVENT_RST = 5,     /* bare RST on a silent path, quarantined: `packet` holds it */
 	EVENT_GUEST = 6,   /* DHCP, ARP or neighbour discovery that concerns a VM */
 	EVENT_STRANDED = 7, /* a VM's segment of a legacy connection that stayed behind */
+	EVENT_STALLED = 8,  /* its own TCP sends again or probes, and nothing comes back */
+	EVENT_REVIVED = 9,  /* something has come in on a stalled flow */
 };
 
 struct event {
@@ -304,6 +311,8 @@ enum verb {
 	VERB_RELEASE = 2,
 	VERB_MAP = 3,     /* commit `mapping` with `epoch`; wire entries follow */
 	VERB_FORGET = 4,  /* remove the flow and all that points to it */
+	VERB_FREEZE = 5,  /* close both windows until `until`, or until it is released or moved */
+	VERB_CLOSE = 6,   /* set FLOW_CLOSED */
 };
 
 /* One change of a flow, done inside the kernel in one run, so that the death of the daemon
@@ -318,6 +327,7 @@ struct command {
 	__u8 unproven; /* VERB_MAP: set FLOW_UNPROVEN */
 	__u8 held;     /* VERB_MAP: stay held until VERB_RELEASE */
 	__u8 pad[4];
+	__u64 until;   /* VERB_FREEZE: CLOCK_MONOTONIC, ns */
 	struct flow flow; /* out: as it was before the command */
 };
 
@@ -341,10 +351,10 @@ _Static_assert(sizeof(struct tuple) == 40, "map key");
 _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
 _Static_assert(sizeof(struct half_open) == 52, "map value");
 _Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
-_Static_assert(sizeof(struct flow) == 288, "map value");
+_Static_assert(sizeof(struct flow) == 304, "map value");
 _Static_assert(sizeof(struct wire) == 44, "map value");
 _Static_assert(sizeof(struct event) == 704, "ring buffer record");
-_Static_assert(sizeof(struct command) == 408, "context of boundary_command");
+_Static_assert(sizeof(struct command) == 432, "context of boundary_command");
 _Static_assert(sizeof(struct settings) == 64, "map value");
 _Static_assert(sizeof(struct place) == 176, "map value");
 

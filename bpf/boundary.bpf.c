@@ -158,7 +158,7 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 	if (p->flags & TCP_RST)
 		return rst_in(skb, p, f, kernel, in_seq);
 	flow_track_in(f, p, in_seq, in_ack, kernel);
-	return PASS;
+	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
 static __always_inline int for_daemon(struct __sk_buff *skb, const struct packet *p)
@@ -241,9 +241,10 @@ static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet
 	/* By which way the network brings it; by which it leaves is our own routes' business. */
 	if (p->gateway && f->outside != skb->ifindex)
 		f->outside = skb->ifindex;
-	if (!p->fragment)
-		flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
-	return PASS;
+	if (p->fragment)
+		return PASS;
+	flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
+	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
 static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *p)
@@ -303,6 +304,8 @@ static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p
 		__sync_fetch_and_or(&f->flags, FLOW_FORWARDED);
 	if (f->flags & FLOW_HELD)
 		return swallow(DROP_HELD);
+	if (flow_is_frozen(f) && !p->fragment && rewrite_close_window(skb, p))
+		return drop(DROP_REWRITE);
 	m = flow_mapping(f);
 	return m ? mapped_out(skb, p, f, m) : PASS;
 }
@@ -647,17 +650,22 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	if (bpf_map_update_elem(&wires, &next->wire, &w, BPF_ANY))
 		return -ENOSPC;
 	f->epoch = c->epoch;
+	f->frozen_until = 0;
+	f->resent = 0;
 	f->moves++;
 	f->moved_at = bpf_ktime_get_ns();
 	f->gap_since = f->seen_in;
 	f->rcv_max = next->rcv_base;
 	/* The ACK that the daemon injects does not come by here. */
-	if (seq_diff(next->snd_base, f->snd_una) > 0)
+	if (seq_diff(next->snd_base, f->snd_una) > 0) {
 		f->snd_una = next->snd_base;
+		__sync_fetch_and_and(&f->flags, ~FLOW_CLOSED);
+	}
 	if (c->unproven)
 		__sync_fetch_and_or(&f->flags, FLOW_UNPROVEN);
 	else
 		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
+	__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);
 	barrier();
 	f->active = active;
 	if (!c->held)
@@ -681,7 +689,14 @@ int boundary_command(struct command *c)
 		__sync_fetch_and_or(&f->flags, FLOW_HELD);
 		break;
 	case VERB_RELEASE:
+		f->frozen_until = 0;
 		__sync_fetch_and_and(&f->flags, ~FLOW_HELD);
+		break;
+	case VERB_CLOSE:
+		__sync_fetch_and_or(&f->flags, FLOW_CLOSED);
+		break;
+	case VERB_FREEZE:
+		f->frozen_until = c->until;
 		break;
 	case VERB_MAP:
 		c->result = command_map(c, f, &kernel);

@@ -200,6 +200,17 @@ static __always_inline int rewrite_packet(struct __sk_buff *skb, const struct pa
 	return 0;
 }
 
+/* Says that there is no room for more.  Returns 0 or a drop reason. */
+static __always_inline int rewrite_close_window(struct __sk_buff *skb, const struct packet *p)
+{
+	__be16 closed = 0;
+
+	if (bpf_skb_store_bytes(skb, p->l4 + 14, &closed, sizeof(closed), 0) ||
+	    bpf_l4_csum_replace(skb, p->l4 + 16, p->tcp.window, closed, sizeof(closed)))
+		return DROP_REWRITE;
+	return 0;
+}
+
 /* ICMP errors (RFC 792, RFC 4443): 8 bytes, then the packet in question from its IP header on, of
  * which at least ports and SEQ are there.
  */

@@ -248,6 +248,8 @@ export const FLOW_FLAG = {
   FIN_RECEIVED: 8,
   RESET: 16,
   FORWARDED: 32,
+  STALLED: 64,
+  CLOSED: 128,
 } as const;
 
 export interface Flow {
@@ -255,7 +257,9 @@ export interface Flow {
   rcvNxt: Seq;
   seenOut: bigint;
   resumedAt: bigint;
+  resentSince: bigint;
   windowOut: number;
+  resent: number;
   initiator: TiOpen;
   responder: TiOpen;
   iss: Seq;
@@ -276,44 +280,48 @@ export interface Flow {
   movedAt: bigint;
   gap: bigint;
   gapSince: bigint;
+  frozenUntil: bigint;
   mapping: [Mapping, Mapping];
   sndUna: Seq;
   rcvMax: Seq;
   seenIn: bigint;
   windowIn: number;
 }
-export const FLOW_SIZE = 288;
+export const FLOW_SIZE = 304;
 export const FLOW_AT = {
   sndNxt: 0,
   rcvNxt: 4,
   seenOut: 8,
   resumedAt: 16,
-  windowOut: 24,
-  initiator: 32,
-  responder: 52,
-  iss: 72,
-  irs: 76,
-  created: 80,
-  mssOut: 88,
-  mssIn: 90,
-  role: 92,
-  options: 93,
-  wscaleOut: 94,
-  wscaleIn: 95,
-  flags: 96,
-  active: 100,
-  moves: 104,
-  epoch: 108,
-  nextHop: 110,
-  outside: 116,
-  movedAt: 120,
-  gap: 128,
-  gapSince: 136,
-  mapping: 144,
-  sndUna: 264,
-  rcvMax: 268,
-  seenIn: 272,
-  windowIn: 280,
+  resentSince: 24,
+  windowOut: 32,
+  resent: 34,
+  initiator: 40,
+  responder: 60,
+  iss: 80,
+  irs: 84,
+  created: 88,
+  mssOut: 96,
+  mssIn: 98,
+  role: 100,
+  options: 101,
+  wscaleOut: 102,
+  wscaleIn: 103,
+  flags: 104,
+  active: 108,
+  moves: 112,
+  epoch: 116,
+  nextHop: 118,
+  outside: 124,
+  movedAt: 128,
+  gap: 136,
+  gapSince: 144,
+  frozenUntil: 152,
+  mapping: 160,
+  sndUna: 280,
+  rcvMax: 284,
+  seenIn: 288,
+  windowIn: 296,
 } as const;
 export function readFlow(view: DataView, at = 0): Flow {
   return {
@@ -321,32 +329,35 @@ export function readFlow(view: DataView, at = 0): Flow {
     rcvNxt: view.getUint32(at + 4, true) as Seq,
     seenOut: view.getBigUint64(at + 8, true),
     resumedAt: view.getBigUint64(at + 16, true),
-    windowOut: view.getUint16(at + 24, true),
-    initiator: readTiOpen(view, at + 32),
-    responder: readTiOpen(view, at + 52),
-    iss: view.getUint32(at + 72, true) as Seq,
-    irs: view.getUint32(at + 76, true) as Seq,
-    created: view.getBigUint64(at + 80, true),
-    mssOut: view.getUint16(at + 88, true),
-    mssIn: view.getUint16(at + 90, true),
-    role: view.getUint8(at + 92),
-    options: view.getUint8(at + 93),
-    wscaleOut: view.getUint8(at + 94),
-    wscaleIn: view.getUint8(at + 95),
-    flags: view.getUint32(at + 96, true),
-    active: view.getUint32(at + 100, true),
-    moves: view.getUint32(at + 104, true),
-    epoch: view.getUint16(at + 108, true),
-    nextHop: bytesAt(view, at + 110, 6).slice(),
-    outside: view.getUint32(at + 116, true),
-    movedAt: view.getBigUint64(at + 120, true),
-    gap: view.getBigUint64(at + 128, true),
-    gapSince: view.getBigUint64(at + 136, true),
-    mapping: [readMapping(view, at + 144), readMapping(view, at + 144 + 60)],
-    sndUna: view.getUint32(at + 264, true) as Seq,
-    rcvMax: view.getUint32(at + 268, true) as Seq,
-    seenIn: view.getBigUint64(at + 272, true),
-    windowIn: view.getUint16(at + 280, true),
+    resentSince: view.getBigUint64(at + 24, true),
+    windowOut: view.getUint16(at + 32, true),
+    resent: view.getUint8(at + 34),
+    initiator: readTiOpen(view, at + 40),
+    responder: readTiOpen(view, at + 60),
+    iss: view.getUint32(at + 80, true) as Seq,
+    irs: view.getUint32(at + 84, true) as Seq,
+    created: view.getBigUint64(at + 88, true),
+    mssOut: view.getUint16(at + 96, true),
+    mssIn: view.getUint16(at + 98, true),
+    role: view.getUint8(at + 100),
+    options: view.getUint8(at + 101),
+    wscaleOut: view.getUint8(at + 102),
+    wscaleIn: view.getUint8(at + 103),
+    flags: view.getUint32(at + 104, true),
+    active: view.getUint32(at + 108, true),
+    moves: view.getUint32(at + 112, true),
+    epoch: view.getUint16(at + 116, true),
+    nextHop: bytesAt(view, at + 118, 6).slice(),
+    outside: view.getUint32(at + 124, true),
+    movedAt: view.getBigUint64(at + 128, true),
+    gap: view.getBigUint64(at + 136, true),
+    gapSince: view.getBigUint64(at + 144, true),
+    frozenUntil: view.getBigUint64(at + 152, true),
+    mapping: [readMapping(view, at + 160), readMapping(view, at + 160 + 60)],
+    sndUna: view.getUint32(at + 280, true) as Seq,
+    rcvMax: view.getUint32(at + 284, true) as Seq,
+    seenIn: view.getBigUint64(at + 288, true),
+    windowIn: view.getUint16(at + 296, true),
   };
 }
 export function writeFlow(view: DataView, value: Flow, at = 0): void {
@@ -354,36 +365,39 @@ export function writeFlow(view: DataView, value: Flow, at = 0): void {
   view.setUint32(at + 4, value.rcvNxt, true);
   view.setBigUint64(at + 8, value.seenOut, true);
   view.setBigUint64(at + 16, value.resumedAt, true);
-  view.setUint16(at + 24, value.windowOut, true);
-  writeTiOpen(view, value.initiator, at + 32);
-  writeTiOpen(view, value.responder, at + 52);
-  view.setUint32(at + 72, value.iss, true);
-  view.setUint32(at + 76, value.irs, true);
-  view.setBigUint64(at + 80, value.created, true);
-  view.setUint16(at + 88, value.mssOut, true);
-  view.setUint16(at + 90, value.mssIn, true);
-  view.setUint8(at + 92, value.role);
-  view.setUint8(at + 93, value.options);
-  view.setUint8(at + 94, value.wscaleOut);
-  view.setUint8(at + 95, value.wscaleIn);
-  view.setUint32(at + 96, value.flags, true);
-  view.setUint32(at + 100, value.active, true);
-  view.setUint32(at + 104, value.moves, true);
-  view.setUint16(at + 108, value.epoch, true);
-  bytesAt(view, at + 110, 6).set(value.nextHop);
-  view.setUint32(at + 116, value.outside, true);
-  view.setBigUint64(at + 120, value.movedAt, true);
-  view.setBigUint64(at + 128, value.gap, true);
-  view.setBigUint64(at + 136, value.gapSince, true);
-  writeMapping(view, value.mapping[0], at + 144);
-  writeMapping(view, value.mapping[1], at + 144 + 60);
-  view.setUint32(at + 264, value.sndUna, true);
-  view.setUint32(at + 268, value.rcvMax, true);
-  view.setBigUint64(at + 272, value.seenIn, true);
-  view.setUint16(at + 280, value.windowIn, true);
+  view.setBigUint64(at + 24, value.resentSince, true);
+  view.setUint16(at + 32, value.windowOut, true);
+  view.setUint8(at + 34, value.resent);
+  writeTiOpen(view, value.initiator, at + 40);
+  writeTiOpen(view, value.responder, at + 60);
+  view.setUint32(at + 80, value.iss, true);
+  view.setUint32(at + 84, value.irs, true);
+  view.setBigUint64(at + 88, value.created, true);
+  view.setUint16(at + 96, value.mssOut, true);
+  view.setUint16(at + 98, value.mssIn, true);
+  view.setUint8(at + 100, value.role);
+  view.setUint8(at + 101, value.options);
+  view.setUint8(at + 102, value.wscaleOut);
+  view.setUint8(at + 103, value.wscaleIn);
+  view.setUint32(at + 104, value.flags, true);
+  view.setUint32(at + 108, value.active, true);
+  view.setUint32(at + 112, value.moves, true);
+  view.setUint16(at + 116, value.epoch, true);
+  bytesAt(view, at + 118, 6).set(value.nextHop);
+  view.setUint32(at + 124, value.outside, true);
+  view.setBigUint64(at + 128, value.movedAt, true);
+  view.setBigUint64(at + 136, value.gap, true);
+  view.setBigUint64(at + 144, value.gapSince, true);
+  view.setBigUint64(at + 152, value.frozenUntil, true);
+  writeMapping(view, value.mapping[0], at + 160);
+  writeMapping(view, value.mapping[1], at + 160 + 60);
+  view.setUint32(at + 280, value.sndUna, true);
+  view.setUint32(at + 284, value.rcvMax, true);
+  view.setBigUint64(at + 288, value.seenIn, true);
+  view.setUint16(at + 296, value.windowIn, true);
 }
 export function encodeFlow(value: Flow): Uint8Array {
-  const bytes = new Uint8Array(288);
+  const bytes = new Uint8Array(304);
   writeFlow(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -633,6 +647,8 @@ export const EVENT_TYPE = {
   RST: 5,
   GUEST: 6,
   STRANDED: 7,
+  STALLED: 8,
+  REVIVED: 9,
 } as const;
 
 export interface Event {
@@ -684,7 +700,7 @@ export function encodeEvent(value: Event): Uint8Array {
   return bytes;
 }
 
-export const VERB = { HOLD: 1, RELEASE: 2, MAP: 3, FORGET: 4 } as const;
+export const VERB = { HOLD: 1, RELEASE: 2, MAP: 3, FORGET: 4, FREEZE: 5, CLOSE: 6 } as const;
 
 export interface Command {
   verb: number;
@@ -694,9 +710,10 @@ export interface Command {
   epoch: number;
   unproven: number;
   held: number;
+  until: bigint;
   flow: Flow;
 }
-export const COMMAND_SIZE = 408;
+export const COMMAND_SIZE = 432;
 export const COMMAND_AT = {
   verb: 0,
   result: 4,
@@ -705,7 +722,8 @@ export const COMMAND_AT = {
   epoch: 108,
   unproven: 110,
   held: 111,
-  flow: 120,
+  until: 120,
+  flow: 128,
 } as const;
 export function readCommand(view: DataView, at = 0): Command {
   return {
@@ -716,7 +734,8 @@ export function readCommand(view: DataView, at = 0): Command {
     epoch: view.getUint16(at + 108, true),
     unproven: view.getUint8(at + 110),
     held: view.getUint8(at + 111),
-    flow: readFlow(view, at + 120),
+    until: view.getBigUint64(at + 120, true),
+    flow: readFlow(view, at + 128),
   };
 }
 export function writeCommand(view: DataView, value: Command, at = 0): void {
@@ -727,10 +746,11 @@ export function writeCommand(view: DataView, value: Command, at = 0): void {
   view.setUint16(at + 108, value.epoch, true);
   view.setUint8(at + 110, value.unproven);
   view.setUint8(at + 111, value.held);
-  writeFlow(view, value.flow, at + 120);
+  view.setBigUint64(at + 120, value.until, true);
+  writeFlow(view, value.flow, at + 128);
 }
 export function encodeCommand(value: Command): Uint8Array {
-  const bytes = new Uint8Array(408);
+  const bytes = new Uint8Array(432);
   writeCommand(new DataView(bytes.buffer), value);
   return bytes;
 }

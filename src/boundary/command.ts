@@ -19,7 +19,8 @@ import { clearLog, libbpfError, testRun } from './libbpf.js';
 
 /** One change of one flow. */
 export type Command =
-  | { verb: 'hold' | 'release' | 'forget'; kernel: Tuple }
+  | { verb: 'hold' | 'release' | 'forget' | 'close'; kernel: Tuple }
+  | { verb: 'freeze'; kernel: Tuple; until: bigint }
   | {
       verb: 'map';
       kernel: Tuple;
@@ -35,7 +36,14 @@ export interface CommandResult {
   flow?: Flow;
 }
 
-const VERBS = { hold: VERB.HOLD, release: VERB.RELEASE, map: VERB.MAP, forget: VERB.FORGET };
+const VERBS = {
+  hold: VERB.HOLD,
+  release: VERB.RELEASE,
+  map: VERB.MAP,
+  forget: VERB.FORGET,
+  freeze: VERB.FREEZE,
+  close: VERB.CLOSE,
+};
 
 const RESULTS = new Map<number, CommandResult['result']>([
   [0, 'ok'],
@@ -50,6 +58,7 @@ export function runCommand(programFd: number, c: Command): CommandResult {
   const view = new DataView(context.buffer);
   view.setUint32(COMMAND_AT.verb, VERBS[c.verb], true);
   writeTuple(view, c.kernel, COMMAND_AT.kernel);
+  if (c.verb === 'freeze') view.setBigUint64(COMMAND_AT.until, c.until, true);
   if (c.verb === 'map') {
     writeMapping(view, c.mapping, COMMAND_AT.mapping);
     view.setUint16(COMMAND_AT.epoch, c.epoch, true);

@@ -24,7 +24,16 @@ import {
  * of guest events as much as DHCP needs.
  */
 export interface BoundaryEvent {
-  type: 'packet' | 'opened' | 'ended' | 'proven' | 'rst' | 'guest' | 'stranded';
+  type:
+    | 'packet'
+    | 'opened'
+    | 'ended'
+    | 'proven'
+    | 'rst'
+    | 'guest'
+    | 'stranded'
+    | 'stalled'
+    | 'revived';
   ifindex: number;
   at: bigint;
   tuple: Tuple;
@@ -42,6 +51,8 @@ const TYPES = new Map<number, BoundaryEvent['type']>([
   [EVENT_TYPE.RST, 'rst'],
   [EVENT_TYPE.GUEST, 'guest'],
   [EVENT_TYPE.STRANDED, 'stranded'],
+  [EVENT_TYPE.STALLED, 'stalled'],
+  [EVENT_TYPE.REVIVED, 'revived'],
 ]);
 
 /** Reads the ring buffer. */

@@ -29,7 +29,7 @@ import {
 const MAGIC = 0x5449464c;
 const HEADER_SIZE = 28;
 /** The layout of struct flow is what a reader must know. */
-const LOWEST_COMPATIBLE = 2;
+const LOWEST_COMPATIBLE = 3;
 
 /** What travels: TI flows, and why the other connections are none. */
 export interface Luggage {
@@ -116,6 +116,8 @@ const arrived = (flow: Flow, tap: number, later: bigint): Flow => ({
   seenIn: shift(flow.seenIn, later),
   seenOut: shift(flow.seenOut, later),
   resumedAt: shift(flow.resumedAt, later),
+  resentSince: shift(flow.resentSince, later),
+  frozenUntil: shift(flow.frozenUntil, later),
   movedAt: shift(flow.movedAt, later),
   gapSince: shift(flow.gapSince, later),
   mapping: [

@@ -15,6 +15,7 @@ import { addDoctor } from './doctor.js';
 import { addDown } from './down.js';
 import { EXIT, explainError } from './exit.js';
 import { addFlows } from './flows.js';
+import { addFreeze } from './freeze.js';
 import { addMigrate } from './migrate.js';
 import { addMonitor } from './monitor.js';
 import { addProbe } from './probe.js';
@@ -34,6 +35,7 @@ function buildProgram(): Command {
   addStatus(program);
   addFlows(program);
   addMonitor(program);
+  addFreeze(program);
   addDoctor(program);
   addProbe(program);
   addDaemon(program);

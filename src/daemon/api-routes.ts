@@ -8,7 +8,13 @@ import { address } from '../wire/address.js';
 import { interfaceName } from './config.js';
 import type { MonitorStreams } from './monitor-stream.js';
 import { RequestError } from './request-error.js';
-import type { DaemonControl, DoneView, GuestPlaceView, TapControl } from './view.js';
+import {
+  type DaemonControl,
+  type DoneView,
+  FREEZE_MS,
+  type GuestPlaceView,
+  type TapControl,
+} from './view.js';
 
 const BODY_BYTES_MAX = 4096;
 /** A router advertisement and DHCP options are in it, as hex. */
@@ -50,6 +56,13 @@ function routesOf(
       return { GET: (_, response) => streams.open(response) };
     case '/v1/shutdown':
       return { POST: (_, response) => done(response, () => control.shutdown()) };
+    case '/v1/freeze':
+      return {
+        POST: async (request, response) => {
+          const { for_ms, tap } = await readBody(request, SHAPES.freeze);
+          sendJson(response, 200, await control.freeze(for_ms, tap));
+        },
+      };
     case '/v1/interfaces':
       return {
         POST: async (request, response) => {
@@ -184,6 +197,14 @@ const SHAPES = {
     schema: z.strictObject({ name: interfaceName, mac: macText.optional() }),
     like: '{"name":"vnet0","mac":"52:54:00:00:00:01"}',
     with: "a tap and, if it is known, its guest's hardware address",
+  }),
+  freeze: shape({
+    schema: z.strictObject({
+      for_ms: z.int().min(FREEZE_MS.least).max(FREEZE_MS.most),
+      tap: interfaceName.optional(),
+    }),
+    like: '{"for_ms":30000}',
+    with: 'a second to ten minutes and, for the flows of a VM, its tap',
   }),
   place: shape({
     schema: z.strictObject({ guest: z.unknown(), request: z.array(z.string()).min(1).max(8) }),

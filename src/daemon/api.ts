@@ -11,6 +11,7 @@
  *   DELETE /v1/taps/NAME         detach; its addresses here are given back
  *   GET    /v1/taps/NAME/guest   GuestState: all that is known of the guest
  *   POST   /v1/taps/NAME/…       place, export, import, synchronize, announce: a migration's steps
+ *   POST   /v1/freeze            {"for_ms":30000,"tap":"vnet0"}, tap may be left out: FreezeView
  *   POST   /v1/shutdown          end the daemon; flows go on
  *
  * Every error is an ErrorView.  Everything that a client can make grow is bounded here.

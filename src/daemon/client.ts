@@ -8,6 +8,7 @@ import type {
   ErrorView,
   ExportView,
   FlowsView,
+  FreezeView,
   GuestPlaceView,
   ImportView,
   MonitorEvent,
@@ -68,6 +69,12 @@ export class DaemonClient {
   async detach(name?: string): Promise<void> {
     const which = name === undefined ? '' : `/${encodeURIComponent(name)}`;
     await this.#ask('DELETE', `/v1/interfaces${which}`);
+  }
+
+  /** Before a planned move of this machine or, with a tap, of that VM. */
+  async freeze(forMs: number, tap?: string): Promise<FreezeView> {
+    const body = { for_ms: forMs, ...(tap !== undefined && { tap }) };
+    return (await this.#ask('POST', '/v1/freeze', body)) as FreezeView;
   }
 
   async taps(): Promise<TapView[]> {

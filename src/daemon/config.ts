@@ -38,6 +38,8 @@ export interface Config {
   runDir: string;
   /** A flow that could not be moved for so long is reset towards its program. */
   giveUpMs: number;
+  /** A flow whose peer has been silent for so long, while something is unanswered, is reset. */
+  holdMs: number;
   /** How long a bare RST on a silent path is kept back. */
   quarantineMs: number;
   /** A flow without a packet for so long is forgotten. */
@@ -85,6 +87,8 @@ const FILE_SHAPE = z.strictObject({
   gateways: z.array(interfaceName, 'must be an array of strings').default([]),
   run_dir: absolutePath.default(RUN_DIR),
   give_up: duration('1s', '24h').default(60_000),
+  // Above a week a timer of Node's would run out of bits.
+  hold: duration('10s', '7d').default(900_000),
   quarantine: duration('0s', '60s').default(3_000),
   idle: duration('1m', '365d').default(86_400_000),
   // Middleboxes are replaced now and then.
@@ -147,6 +151,7 @@ export function parseConfig(text: string, path: string): Config {
     gateways: [...new Set(data.gateways)],
     runDir: data.run_dir,
     giveUpMs: data.give_up,
+    holdMs: data.hold,
     quarantineMs: data.quarantine,
     idleMs: data.idle,
     plainPeerTtlMs: data.plain_peer_ttl,

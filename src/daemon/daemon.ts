@@ -9,7 +9,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { reasonClass, reasonName, WIRE_STATE } from '../boundary/abi.gen.js';
+import { WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
@@ -17,7 +17,7 @@ import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
-import { tcpSockets } from '../link/sockets.js';
+import { tcpSockets, unackedSegments } from '../link/sockets.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
@@ -36,9 +36,10 @@ import {
   legacyOfVms,
   legacyView,
 } from './flow-views.js';
+import { Freezer } from './freezer.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
-import { type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
+import { type Emit, type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { MovedHook } from './moved-hook.js';
 import { NarrowPaths } from './narrow-paths.js';
 import { Orphans } from './orphans.js';
@@ -46,13 +47,16 @@ import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
 import { Retention } from './retention.js';
 import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
+import { configure, countersByName } from './settings.js';
 import { Settling } from './settling.js';
+import { Stalls } from './stalls.js';
 import { Upkeep } from './upkeep.js';
 import { Uplinks } from './uplinks.js';
 import { tiflowVersion } from './version.js';
 import type {
   DaemonControl,
   FlowsView,
+  FreezeView,
   MonitorEvent,
   StatusView,
   TapControl,
@@ -61,11 +65,6 @@ import type {
 import { VmFlows } from './vm-flows.js';
 import { addressMove } from './vm-view.js';
 import { Vms } from './vms.js';
-
-/* An honest answer to our data comes within a round trip; 200 ms is the kernel's least RTO, so a
- * reset that comes later answers a retransmission.
- */
-const RST_SILENT_MS = 200;
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
@@ -116,6 +115,8 @@ class Daemon implements DaemonControl {
   #orphans: Orphans;
   #upkeep: Upkeep;
   #narrowPaths: NarrowPaths;
+  #stalls: Stalls;
+  #freezer: Freezer;
   #vmFlows: VmFlows;
   #vms: Vms;
   #end: () => void = () => undefined;
@@ -159,6 +160,8 @@ class Daemon implements DaemonControl {
       detours: this.#detours,
       uplinks: new Uplinks(config.runDir),
       outlet: this.#outlet,
+      isTrying: (kernel) => this.#stalls.isTrying(kernel),
+      held: (kernel) => this.#stalls.held(kernel),
     });
     this.#orphans = new Orphans(shared);
     this.#upkeep = new Upkeep({
@@ -181,8 +184,11 @@ class Daemon implements DaemonControl {
       agent: this.#agent,
       outlet: this.#outlet,
       clock: CLOCK,
+      mtuOf: (tap) => this.#monitor.links().find(({ index }) => index === tap)?.mtu ?? MTU_LEAST,
     });
     this.#vms = this.#newVms();
+    this.#freezer = new Freezer({ boundary, agent: this.#agent });
+    this.#stalls = this.#newStalls(emit);
   }
 
   /** Serves until it is told to end. */
@@ -210,6 +216,8 @@ class Daemon implements DaemonControl {
 
   close(): void {
     this.#settling.close();
+    this.#stalls.close();
+    this.#freezer.close();
     this.#vms.close();
     this.#vmFlows.close();
     this.#narrowPaths.close();
@@ -285,6 +293,10 @@ class Daemon implements DaemonControl {
     return { version: 1, taps: this.#vms.all().map((vm) => vm.view()) };
   }
 
+  freeze(forMs: number, tap?: string): Promise<FreezeView> {
+    return this.#freezer.freeze(tap === undefined ? undefined : this.#vms.get(tap).tap, forMs);
+  }
+
   tap(name: string): TapControl {
     return this.#vms.get(name);
   }
@@ -349,6 +361,20 @@ class Daemon implements DaemonControl {
     });
   }
 
+  #newStalls(emit: Emit): Stalls {
+    return new Stalls({
+      ...{ boundary: this.#boundary, agent: this.#agent, holdMs: this.#config.holdMs, emit },
+      again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
+      isDeparting: (kernel) => this.#placementOf(kernel).isDeparting(kernel),
+      isInFlight: (kernel) =>
+        kernel.tap === undefined && unackedSegments(this.#netlink, kernel) > 0,
+      end: (kernel, reason) => {
+        if (this.#upkeep.believe(kernel)) return;
+        this.#placementOf(kernel).reset(kernel, reason);
+      },
+    });
+  }
+
   #newVms(): Vms {
     const hook = new MovedHook({ command: this.#config.vm.moved, log: this.#log });
     return new Vms({
@@ -371,7 +397,12 @@ class Daemon implements DaemonControl {
     return [...(way?.gateway ? [way.gateway] : []), ...own];
   }
 
+  #placementOf(kernel: Tuple): Mobility | VmFlows {
+    return kernel.tap === undefined ? this.#mobility : this.#vmFlows;
+  }
+
   #forgotten(kernel: Tuple): void {
+    this.#stalls.ended(kernel);
     if (kernel.tap === undefined) this.#mobility.ended(kernel);
     else this.#vmFlows.ended(kernel);
   }
@@ -413,7 +444,13 @@ class Daemon implements DaemonControl {
         this.#agent.proven(event.tuple, event.at);
         break;
       case 'rst':
-        if (!this.#agent.reset(event.tuple, event.packet)) this.#upkeep.quarantine(event);
+        this.#reset(event);
+        break;
+      case 'stalled':
+        this.#stalls.stalled(event.tuple);
+        break;
+      case 'revived':
+        this.#stalls.revived(event.tuple);
         break;
       case 'guest':
       case 'stranded':
@@ -430,7 +467,16 @@ class Daemon implements DaemonControl {
     }
   }
 
+  /* A synchronization of a flow that has not moved says nothing about a reset. */
+  #reset({ tuple, packet, ...event }: BoundaryEvent): void {
+    const isKept = this.#agent.reset(tuple, packet) && !this.#stalls.isTrying(tuple);
+    if (isKept) return;
+    this.#upkeep.quarantine({ tuple, packet, ...event });
+    this.#stalls.doubted(tuple, packet);
+  }
+
   #synchronized(event: SyncEvent): void {
+    this.#stalls.synchronized(event);
     this.#mobility.synchronized(event);
     this.#vmFlows.synchronized(event);
     if (event.type === 'proven' || event.type === 'committed')
@@ -443,32 +489,4 @@ class Daemon implements DaemonControl {
     this.#log.debug(line, event.event);
     for (const subscriber of this.#subscribers) subscriber(line);
   }
-}
-
-function configure(boundary: Boundary, config: Config): void {
-  const keyIds = new Uint8Array(32);
-  for (const id of config.psk?.keys.keys() ?? []) {
-    keyIds[id >> 3] = (keyIds[id >> 3] ?? 0) | (1 << (id & 7));
-  }
-  const marks = tapMarks(config.mark);
-  boundary.writeSettings({
-    mark: config.mark,
-    markGuest: marks.guest,
-    markNetwork: marks.network,
-    markVerbatim: marks.verbatim,
-    rstSilentMs: RST_SILENT_MS,
-    plainPeerTtlS: Math.ceil(config.plainPeerTtlMs / 1e3),
-    enabled: 1,
-    keyId: config.psk?.keyId ?? 0,
-    requirePsk: config.psk?.require ? 1 : 0,
-    keyIds,
-  });
-}
-
-function countersByName(boundary: Boundary): Record<string, number> {
-  const counters: Record<string, number> = {};
-  for (const [reason, count] of boundary.counters()) {
-    if (count > 0n) counters[`${reasonClass(reason)}.${reasonName(reason)}`] = Number(count);
-  }
-  return counters;
 }

@@ -96,7 +96,9 @@ export class LinkCare {
   }
 
   #addressAdded(name: string, address: Address): void {
-    this.#o.settling.end(name, family(address));
+    // A router's new prefix: those of before are dropped next, and until then seem to be good still.
+    const isJudged = family(address) === 6 && kernelAutoconfigures(name);
+    if (!isJudged) this.#o.settling.end(name, family(address));
     if (!this.#o.boundary.attached().includes(name)) return;
     try {
       this.#announcer.announce(name, address);

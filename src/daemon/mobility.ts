@@ -63,6 +63,10 @@ export interface MobilityOptions {
   detours: Detours;
   uplinks: Uplinks;
   outlet: Pick<Outlet, 'toKernel'>;
+  /** Whether a flow that has not moved is synchronized from where it is (stalls.ts). */
+  isTrying: (kernel: Tuple) => boolean;
+  /** To be told of a flow that has no way out. */
+  held: (kernel: Tuple) => void;
   giveUpMs: number;
   emit: Emit;
 }
@@ -109,6 +113,8 @@ export class Mobility {
 
   /** Looks at every flow and does what its whereabouts ask for. */
   reconcile(): void {
+    // An address that we have just dropped ourselves is still there, as far as is known here.
+    this.#o.monitor.catchUp();
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#noteUplinks();
@@ -156,6 +162,41 @@ export class Mobility {
     }
   }
 
+  /** Whether a flow is on its way to another address. */
+  isDeparting(kernel: Tuple): boolean {
+    return this.#journeys.has(tupleKey(kernel));
+  }
+
+  /** Synchronizes a flow from where it is; false: it cannot be used, or is under way already. */
+  again(kernel: Tuple, flow: Flow): boolean {
+    const wire = wireOf(kernel, flow);
+    const home = this.#picture()
+      .holders(wire.local)
+      .find((holder) => holder.carrier);
+    const isBusy = (flow.flags & FLOW_FLAG.HELD) !== 0 || this.#o.agent.state(kernel) !== 'steady';
+    if (home === undefined || isBusy || this.isDeparting(kernel)) return false;
+    this.#move(kernel, wire, { source: wire.local, interface: home.interface });
+    return true;
+  }
+
+  /**
+   * Ends a flow.  Our own program is told by its kernel, which also sends a reset to wherever it can;
+   * that of a host behind us by a reset in its peer's name.
+   */
+  reset(kernel: Tuple, reason: string): void {
+    this.#journeys.delete(tupleKey(kernel));
+    this.#o.agent.cancel(kernel);
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow !== undefined && isForwarded(flow)) {
+      this.#o.outlet.toKernel(encodePacket(resetFromPeer(kernel, flow)), kernel);
+    } else {
+      destroySocket(this.#o.netlink, kernel);
+    }
+    this.#o.boundary.command({ verb: 'forget', kernel });
+    this.#o.detours.ended(kernel);
+    this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason });
+  }
+
   /** Forgets what is known of a flow that has ended. */
   ended(kernel: Tuple): void {
     this.#journeys.delete(tupleKey(kernel));
@@ -187,6 +228,7 @@ export class Mobility {
       case 'stranded':
         this.#anyHeld = true;
         if (!(flow.flags & FLOW_FLAG.HELD)) this.#o.boundary.command({ verb: 'hold', kernel });
+        this.#o.held(kernel);
         break;
       case 'elsewhere':
         this.#depart(kernel, wire, where);
@@ -206,6 +248,7 @@ export class Mobility {
       this.#depart(kernel, wire, { source: wire.local, interface: home.interface });
       return;
     }
+    if (this.#o.isTrying(kernel)) return;
     /* CONFIRM has been answered, and the event that says so is on its way to the agent. */
     if (this.#o.agent.state(kernel) === 'confirming') return;
     if (held || this.#journeys.has(key)) {
@@ -221,6 +264,10 @@ export class Mobility {
     if (!this.#journeys.has(key)) {
       this.#journeys.set(key, { kernel, since: monotonicMs(), reason: undefined });
     }
+    this.#move(kernel, wire, to);
+  }
+
+  #move(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
     this.#o.agent.move(kernel, to.source, {
       mtu: this.#o.monitor.links().find((link) => link.name === to.interface)?.mtu ?? MTU_LEAST,
       redirect: this.#o.routes.differ(kernel.remote, wire.remote),
@@ -241,25 +288,11 @@ export class Mobility {
     this.#armGiveUp();
   }
 
-  /* Our own program is told by its kernel, which also sends a reset to wherever it can; that of a
-   * host behind us by a reset in its peer's name.
-   */
-  #fail(journey: Journey): void {
-    const { kernel, reason } = journey;
-    this.#journeys.delete(tupleKey(kernel));
-    this.moves.failed += 1;
-    this.#o.agent.cancel(kernel);
-    const flow = this.#o.boundary.flow(kernel);
-    if (flow !== undefined && isForwarded(flow)) {
-      this.#o.outlet.toKernel(encodePacket(resetFromPeer(kernel, flow)), kernel);
-    } else {
-      destroySocket(this.#o.netlink, kernel);
-    }
-    this.#o.boundary.command({ verb: 'forget', kernel });
-    this.#o.detours.ended(kernel);
+  #fail({ kernel, reason }: Journey): void {
     const why = reason ?? 'no-answer';
+    this.moves.failed += 1;
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
-    this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
+    this.reset(kernel, why);
   }
 
   /* One picture for one reconciliation: 1,000 flows to one peer ask the kernel once. */

@@ -101,6 +101,16 @@ export class Upkeep {
     this.#quarantined.set(key, { timer, packet: event.packet });
   }
 
+  /** The reset in quarantine is the peer's own: delivers it; false: there is none. */
+  believe(kernel: Tuple): boolean {
+    const quarantined = this.#quarantined.get(tupleKey(kernel));
+    if (quarantined === undefined) return false;
+    clearTimeout(quarantined.timer);
+    this.#quarantined.delete(tupleKey(kernel));
+    this.#deliver(kernel, quarantined.packet);
+    return true;
+  }
+
   close(): void {
     for (const beat of this.#beats) clearInterval(beat);
     for (const { timer } of this.#quarantined.values()) clearTimeout(timer);
@@ -126,7 +136,11 @@ export class Upkeep {
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined || flowIsOver(flow) || !isSilentSince(flow, event.at)) return;
     if (flow.flags & IN_DOUBT || this.#o.isMoving(kernel)) return;
-    this.#o.deliver(kernel, event.packet);
+    this.#deliver(kernel, event.packet);
+  }
+
+  #deliver(kernel: Tuple, packet: Uint8Array): void {
+    this.#o.deliver(kernel, packet);
     this.#forget(kernel);
   }
 

@@ -68,6 +68,16 @@ export interface SynchronizeView {
   failures: Array<{ kernel: string; reason: string }>;
 }
 
+/** Bounds of a freeze, which ends by itself. */
+export const FREEZE_MS = { least: 1_000, most: 600_000 } as const;
+
+/** `quiet`: nothing is in flight any more, so that nothing will be lost. */
+export interface FreezeView {
+  version: 1;
+  frozen: number;
+  quiet: boolean;
+}
+
 export interface StatusView {
   version: 1;
   tiflow: string;
@@ -144,6 +154,8 @@ export type MonitorEventName =
   | 'narrowed'
   | 'attempt-failed'
   | 'move-failed'
+  | 'stalled'
+  | 'revived'
   | 'events-lost'
   | 'vm-announced'
   | 'vm-lease-lost'
@@ -199,6 +211,8 @@ export interface DaemonControl {
   attach(name: string, gateway?: boolean): void;
   /** Without a name: from every interface. */
   detach(name?: string): Promise<void>;
+  /** Before a planned move of this machine or, with a tap, of that VM. */
+  freeze(forMs: number, tap?: string): Promise<FreezeView>;
   taps(): TapsView;
   attachTap(name: string, mac?: string): void;
   detachTap(name: string): Promise<void>;

@@ -3,7 +3,7 @@
  * it is the migration that says when, and the program to be told is the guest's.
  */
 
-import type { Flow } from '../boundary/abi.gen.js';
+import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
 import type { Clock, Outlet, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
@@ -30,7 +30,9 @@ interface Tally {
 
 export interface VmFlowsOptions {
   boundary: Pick<Boundary, 'command' | 'flow'>;
-  agent: Pick<SyncAgent, 'move' | 'cancel'>;
+  agent: Pick<SyncAgent, 'move' | 'cancel' | 'state'>;
+  /** Of the tap with this index. */
+  mtuOf: (tap: number) => number;
   outlet: Pick<Outlet, 'toKernel'>;
   clock: Clock;
   giveUpMs: number;
@@ -131,16 +133,37 @@ export class VmFlows {
     for (const resolve of tally.settled.splice(0)) resolve();
   }
 
-  #fail(journey: Journey): void {
-    const { kernel, reason } = journey;
-    const why = reason ?? 'no-answer';
+  /* The guest's program is told by a reset as its peer would have sent it (RFC 5961: SEQ must be
+   * exactly RCV.NXT, which is the highest ACK that the guest has sent).
+   */
+  reset(kernel: Tuple, reason: string): void {
     const flow = this.#o.boundary.flow(kernel);
     this.#o.agent.cancel(kernel);
     this.#o.boundary.command({ verb: 'forget', kernel });
     if (flow !== undefined) this.tell(kernel, flow);
+    this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason });
+  }
+
+  #fail(journey: Journey): void {
+    const { kernel, reason } = journey;
+    const why = reason ?? 'no-answer';
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
-    this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason: why });
+    this.reset(kernel, why);
     this.#end(journey, why);
+  }
+
+  /** Synchronizes a flow from where it is; false: it cannot be, or is under way already. */
+  again(kernel: Tuple, flow: Flow): boolean {
+    const { agent, mtuOf } = this.#o;
+    const isBusy = (flow.flags & FLOW_FLAG.HELD) !== 0 || agent.state(kernel) !== 'steady';
+    if (isBusy || this.isDeparting(kernel)) return false;
+    agent.move(kernel, kernel.local, { mtu: mtuOf(kernel.tap ?? 0), redirect: true });
+    return true;
+  }
+
+  /** Whether the migration that brought this flow here is still about to synchronize it. */
+  isDeparting(kernel: Tuple): boolean {
+    return this.#journeys.has(tupleKey(kernel));
   }
 
   #armGiveUp(): void {

@@ -8,6 +8,7 @@ import type { ChildProcess } from 'node:child_process';
 import { DaemonHosts } from './daemon-hosts.js';
 import { DARTAGNAN, plugDartagnan } from './dartagnan.js';
 import { LabError, writeSysctls } from './namespace.js';
+import { buildNats, type NatKind } from './nat.js';
 import { type LabRecord, loadRecord, newRecord, saveRecord } from './registry.js';
 import * as services from './services.js';
 import {
@@ -38,6 +39,8 @@ export interface LabOptions {
   /** settings of the daemons' configuration file */
   settings?: Record<string, string | number>;
   wire?: WireSettings;
+  /** both sites are behind NATs */
+  nat?: NatKind;
 }
 
 export class Lab extends DaemonHosts<HostName, Protected> {
@@ -74,9 +77,10 @@ export class Lab extends DaemonHosts<HostName, Protected> {
 
   /** Builds what `prepare` has put on record. */
   async build(): Promise<void> {
-    const { daemons, wire } = this.#options;
+    const { daemons, wire, nat } = this.#options;
     buildPaper(this.namespaces, { wire: wire !== undefined });
     if (daemons.includes('dartagnan')) plugDartagnan(this.namespaces);
+    if (nat !== undefined) buildNats(this, nat);
     if (wire) await startWire(this, wire);
     for (const site of SITES) this.start(site, 'dnsmasq', services.dnsmasq(this.directory, site));
     for (const host of daemons) this.startDaemon(host);
@@ -88,6 +92,11 @@ export class Lab extends DaemonHosts<HostName, Protected> {
       this.#waitForSshd(),
       ...daemons.map((host) => this.watchDaemon(host)),
     ]);
+  }
+
+  /** Whether aramis knows the VM by another address than the VM itself. */
+  get isTranslated(): boolean {
+    return this.#options.nat !== undefined;
   }
 
   /** Pulls the VM's cable: its carrier goes down. Returns the moment. */

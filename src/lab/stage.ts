@@ -14,7 +14,7 @@ export interface Case {
   name: string;
   /** what happens, in one line */
   summary: string;
-  options: Pick<LabOptions, 'daemons' | 'settings' | 'wire'>;
+  options: Pick<LabOptions, 'daemons' | 'settings' | 'wire' | 'nat'>;
   play(stage: Stage): Promise<void>;
 }
 
@@ -83,7 +83,7 @@ export class Stage extends Scene<Lab> {
       host,
       flow: () => flowOfPort(this.lab.daemon(host as Protected), port),
     }));
-    return checkFlow(this, { name, ends, wanted });
+    return checkFlow(this, { name, ends, wanted, isTranslated: this.lab.isTranslated });
   }
 }
 

@@ -3,7 +3,13 @@
  * for later questions ("when was the SYN sent?"), across the deaths of the daemon itself.
  */
 import { DaemonClient } from '../daemon/client.js';
-import type { FlowView, MonitorEvent, MonitorEventName, StatusView } from '../daemon/view.js';
+import type {
+  FlowView,
+  FreezeView,
+  MonitorEvent,
+  MonitorEventName,
+  StatusView,
+} from '../daemon/view.js';
 import { until } from './wait.js';
 
 export class WatchedDaemon {
@@ -22,6 +28,10 @@ export class WatchedDaemon {
 
   async flows(): Promise<FlowView[]> {
     return (await this.#client.flows()).flows;
+  }
+
+  freeze(forMs: number): Promise<FreezeView> {
+    return this.#client.freeze(forMs);
   }
 
   /** Collects events from now on, until the daemon ends. */

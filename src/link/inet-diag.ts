@@ -12,6 +12,9 @@ const IPPROTO_TCP = 6;
 const REQUEST_BYTES = 56;
 const SOCKET_ID_AT = 8;
 const RECORD_BYTES = 72;
+const EXTENSIONS_AT = 2;
+const INET_DIAG_INFO = 2; // struct tcp_info
+const TCPI_UNACKED_AT = 24;
 
 /** The states of a TCP socket by the kernel's numbers, named as in RFC 9293. */
 export const TCP_STATES = [
@@ -47,7 +50,31 @@ export function getSockets(version: Version): Uint8Array {
 }
 
 /** Ends one TCP socket: a reset to the peer, ECONNABORTED to the program. */
-export function destroy(t: Tuple): Uint8Array {
+export const destroy = (t: Tuple): Uint8Array =>
+  encodeMessage(SOCK_DESTROY, FLAG.REQUEST | FLAG.ACK, [requestOf(t)]);
+
+/** One TCP socket, with what the kernel knows of its progress. */
+export function getProgress(t: Tuple): Uint8Array {
+  const request = requestOf(t);
+  request[EXTENSIONS_AT] = 1 << (INET_DIAG_INFO - 1);
+  return encodeMessage(SOCK_DIAG_BY_FAMILY, FLAG.REQUEST | FLAG.ACK, [request]);
+}
+
+/** How many segments are in flight, of an answer to getProgress; undefined: it is none. */
+export function decodeUnacked(m: NetlinkMessage): number | undefined {
+  if (m.type !== SOCK_DIAG_BY_FAMILY) return undefined;
+  const view = new DataView(m.payload.buffer, m.payload.byteOffset, m.payload.length);
+  for (let at = RECORD_BYTES; at + 4 <= view.byteLength; ) {
+    const [length, type] = [view.getUint16(at, true), view.getUint16(at + 2, true)];
+    if (type === INET_DIAG_INFO && length >= 4 + TCPI_UNACKED_AT + 4) {
+      return view.getUint32(at + 4 + TCPI_UNACKED_AT, true);
+    }
+    at += Math.max(4, (length + 3) & ~3);
+  }
+  return undefined;
+}
+
+function requestOf(t: Tuple): Uint8Array {
   const request = new Uint8Array(REQUEST_BYTES);
   request.set([ADDRESS_FAMILY[family(t.local)], IPPROTO_TCP]);
   const view = new DataView(request.buffer);
@@ -57,7 +84,7 @@ export function destroy(t: Tuple): Uint8Array {
   request.set(addressBytes(t.local), SOCKET_ID_AT + 4);
   request.set(addressBytes(t.remote), SOCKET_ID_AT + 20);
   view.setBigUint64(SOCKET_ID_AT + 40, 0xffffffffffffffffn); // any cookie
-  return encodeMessage(SOCK_DESTROY, FLAG.REQUEST | FLAG.ACK, [request]);
+  return request;
 }
 
 /** A socket of a dump; undefined if the message is none, or cut. */

@@ -90,6 +90,11 @@ export class LinkMonitor {
     return this.#state.links();
   }
 
+  /** Takes in, and calls back for, what the kernel has told by now. */
+  catchUp(): void {
+    this.#drain();
+  }
+
   close(): void {
     this.#poller.remove(this.#socket);
     closeFd(this.#socket);

@@ -4,7 +4,14 @@
 import { SystemError } from '../libc/errno.js';
 import { NETLINK_SOCK_DIAG } from '../libc/socket.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
-import { decodeSocket, destroy, getSockets, type SocketRecord } from './inet-diag.js';
+import {
+  decodeSocket,
+  decodeUnacked,
+  destroy,
+  getProgress,
+  getSockets,
+  type SocketRecord,
+} from './inet-diag.js';
 import type { Netlink } from './netlink.js';
 
 export type { SocketRecord } from './inet-diag.js';
@@ -19,6 +26,18 @@ export function tcpSockets(netlink: Netlink): SocketRecord[] {
       .request(getSockets(version), `list the IPv${version} TCP sockets`, NETLINK_SOCK_DIAG)
       .flatMap((message) => decodeSocket(message) ?? []);
   return [...list(4), ...list(6)];
+}
+
+/** How many segments of a socket are unacknowledged; 0: none, or no such socket.  Throws SystemError. */
+export function unackedSegments(netlink: Netlink, tuple: Tuple): number {
+  try {
+    const what = `look at the socket ${tupleText(tuple)}`;
+    const [answer] = netlink.request(getProgress(tuple), what, NETLINK_SOCK_DIAG);
+    return (answer && decodeUnacked(answer)) ?? 0;
+  } catch (error) {
+    if (error instanceof SystemError && error.code === 'ENOENT') return 0;
+    throw error;
+  }
 }
 
 /**

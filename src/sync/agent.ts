@@ -10,7 +10,7 @@
  * given up (the daemon).  What is kept in memory is for speed and for handshakes under way: after
  * the agent's death the daemon begins flows that are held or unproven again, with move().
  */
-import { ROLE } from '../boundary/abi.gen.js';
+import { type Flow, ROLE } from '../boundary/abi.gen.js';
 import type { Address } from '../wire/address.js';
 import { decodePacket, encodePacket, type Packet } from '../wire/packet.js';
 import type { Tuple } from '../wire/tuple.js';
@@ -21,6 +21,7 @@ import { KeyRing } from './key-ring.js';
 import { kickEffects, silentMs } from './kick.js';
 import { type MoveOptions, Moves } from './moves.js';
 import { type Outlet, Performer, type SyncBoundary } from './performer.js';
+import { closedWindow, keepalive } from './stand-in.js';
 import type { PortRange } from './wire-port.js';
 
 export type { Clock } from './clock.js';
@@ -99,6 +100,20 @@ export class SyncAgent {
     });
   }
 
+  /**
+   * Keeps the kernel of a flow waiting that gets no answer, in the peer's stead.  `inFlight`:
+   * something is, and the window stays closed until some of it is acknowledged.
+   */
+  standIn(kernel: Tuple, inFlight: boolean): void {
+    if (inFlight) this.#boundary.command({ verb: 'close', kernel });
+    this.#inject(kernel, closedWindow);
+  }
+
+  /** Has the kernel of a flow tell the peer where it is, and its window. */
+  prompt(kernel: Tuple): void {
+    this.#inject(kernel, keepalive);
+  }
+
   /** A packet that the data plane has handed up; `tuple` as on the wire, ours first. */
   packet(e: { tuple: Tuple; packet: Uint8Array; at: bigint }): void {
     const packet = decodePacket(e.packet, { truncated: true });
@@ -139,6 +154,13 @@ export class SyncAgent {
   close(): void {
     this.#moves.close();
     this.#claims.close();
+  }
+
+  #inject(kernel: Tuple, packetOf: (kernel: Tuple, flow: Flow) => Packet): void {
+    const flow = this.#boundary.flow(kernel);
+    if (flow === undefined) return;
+    const packet = encodePacket(packetOf(kernel, flow));
+    this.#performer.transact(() => this.#performer.perform(kernel, [{ effect: 'inject', packet }]));
   }
 
   #dispatch(wire: Tuple, packet: Packet): void {

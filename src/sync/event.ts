@@ -26,6 +26,7 @@ export type RefusalReason =
   | 'bad-mac'
   | 'stale-epoch'
   | 'invalid-tiack'
+  | 'ended' // the flow was reset here
   | 'no-psk'
   | 'table-full'
   | 'unknown-candidate'

@@ -48,7 +48,7 @@ export type Effect =
 export type EffectFailure = 'no-flow' | 'stale-epoch' | 'full';
 
 /** Why a TI_RST was sent; a number of the wire format. */
-export const REFUSAL = { tiack: 1 } as const;
+export const REFUSAL = { tiack: 1, ended: 2 } as const;
 
 /** What of the peer's stream has arrived here, counted from the start of the flow. */
 export const tiackOf = (flow: Flow): number => seq(flow.rcvNxt - flow.irs - 1);

@@ -34,6 +34,7 @@ import { type Seq, seqAdd, seqMax } from '../wire/seq.js';
 import { type Tuple, tupleReverse } from '../wire/tuple.js';
 import type { Effect } from './handshake.js';
 import { pureAck, quotedSegment } from './segments.js';
+import { keepalive } from './stand-in.js';
 
 /** The shortest time after which Linux sends again: TCP_RTO_MIN. */
 const RTO_MIN_MS = 200;
@@ -77,7 +78,7 @@ export function commitEffects(c: Commit): { commit: Effect[]; kick: Effect[] } {
   return { commit: [...hold, ...icmps, ...lossIsReal(kernel, flow), ...map], kick: wake };
 }
 
-/** Wakes the kernel of a flow whose path works again as it is. */
+/** Wakes the kernel of a flow whose path works again as it is, and has it tell the peer so. */
 export function kickEffects(kernel: Tuple, flow: Flow, silentMs: number): Effect[] {
   const una = flow.sndUna;
   const icmps = unreachables(kernel, una, icmpCount(silentMs));
@@ -85,6 +86,7 @@ export function kickEffects(kernel: Tuple, flow: Flow, silentMs: number): Effect
     ...(isHeld(flow) ? [{ effect: 'release' } as const] : []),
     ...icmps,
     { effect: 'inject', packet: encodePacket(localAck(kernel, flow, una)) },
+    { effect: 'inject', packet: encodePacket(keepalive(kernel, flow)) },
     { effect: 'report', report: { type: 'kicked', icmps: icmps.length } },
   ];
 }
@@ -98,6 +100,8 @@ const icmpCount = (silentMs: number): number => {
   const doublings = Math.ceil(Math.log2(silentMs / RTO_MIN_MS));
   return Math.min(ICMPS.most, Math.max(ICMPS.least, doublings + ICMPS.spare));
 };
+
+const isClosed = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.CLOSED) !== 0;
 
 const isHeld = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.HELD) !== 0;
 
@@ -128,6 +132,10 @@ function lossIsReal(kernel: Tuple, flow: Flow): Effect[] {
  * ACK(TIAck) as the peer would have sent it, in kernel view, without timestamps: a stale TSecr
  * makes Linux undo what the kick did.
  *
+ * The window is the last one that came, or closed where a stand-in (stand-in.ts) has closed it and
+ * nothing more is acknowledged: with an open one a kernel that is past its limit gives up with the
+ * next timeout.  What it retransmits is answered, and that opens it.
+ *
  * SEQ must not be below the last ACK that the kernel believes it has sent, or it is dropped as out
  * of window.  Not the highest ACK that we saw: what was sent while the link was down never got
  * here.  No ACK is above the end of the highest segment that came in, and that one was in window.
@@ -136,5 +144,5 @@ const localAck = (kernel: Tuple, flow: Flow, ack: Seq): Packet =>
   pureAck(tupleReverse(kernel), {
     seq: seqMax(flow.rcvNxt, flow.rcvMax),
     ack,
-    window: flow.windowIn,
+    window: isClosed(flow) && ack === flow.sndUna ? 0 : flow.windowIn,
   });

@@ -3,6 +3,7 @@
  * that is per new address that someone claims for a flow.
  *
  *   listening --SYN--> TIFID known? MAC right? --no--> gone, bare RST   (a TIFID that nobody has
+ *                      not reset here?         --no--> gone, TI_RST
  *                      epoch newer?            --no--> gone, silence     never gets this far)
  *                      TIAck within?           --no--> gone, TI_RST
  *                        | yes: SYN/ACK
@@ -22,7 +23,7 @@
  * does come, two machines hold this flow (a clone, a restored snapshot), and the one that asks is
  * behind: what lies between its TIAck and SND.UNA is gone from our kernel and could never be sent.
  */
-import type { Flow } from '../boundary/abi.gen.js';
+import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Packet } from '../wire/packet.js';
 import { type Seq, seqAdd } from '../wire/seq.js';
 import { type Tuple, tupleEqual } from '../wire/tuple.js';
@@ -133,9 +134,14 @@ function answerSyn(syn: Syn): ResponderStep {
   const { packet, sync, flow, keys, wire } = syn;
   if (!isSyncFrom(keys.theirs, sync))
     return refuse(wire, 'bad-mac', { effect: 'refuse', packet: resetOf(packet) });
+  // Bare, it could be a stranger's: the mover would wait before it believes it.
+  if ((flow.flags & FLOW_FLAG.RESET) !== 0) {
+    const rst = signedRefusal('ended', keys, sync, packet);
+    return refuse(wire, 'ended', { effect: 'send', packet: rst });
+  }
   if (!epochIsNewer(sync.epoch, flow.epoch)) return refuse(wire, 'stale-epoch');
   if (placeTiack(flow, sync.tiack) !== 'within') {
-    const rst = tiackRefusal(keys, sync, packet);
+    const rst = signedRefusal('tiack', keys, sync, packet);
     return refuse(wire, 'invalid-tiack', { effect: 'send', packet: rst });
   }
   const candidate = newCandidate(syn);
@@ -196,7 +202,7 @@ function answerConfirm(responder: Pending, o: ConfirmPacket): ResponderStep {
   }
   if (!epochIsNewer(epoch, o.flow.epoch)) return drop(candidate, refused(wire, 'stale-epoch'));
   if (placeTiack(o.flow, sync.tiack) !== 'within') {
-    const rst: Effect = { effect: 'send', packet: tiackRefusal(keys, sync, o.packet) };
+    const rst: Effect = { effect: 'send', packet: signedRefusal('tiack', keys, sync, o.packet) };
     return drop(candidate, rst, refused(wire, 'invalid-tiack'));
   }
   const mapping = mappingOf(o.flow, {
@@ -210,7 +216,9 @@ function answerConfirm(responder: Pending, o: ConfirmPacket): ResponderStep {
     ack: seqAdd(candidate.isn.theirs, 1),
     window: o.flow.windowOut,
   });
-  const { flow, silentMs } = o;
+  const { silentMs } = o;
+  // The last window that has come is the CONFIRM's: the one before may have been closed on purpose.
+  const flow = { ...o.flow, windowIn: o.packet.window };
   const commit = { kernel, flow, mapping, epoch, unproven: false, announce, silentMs };
   // The mover has mapped before it sent the CONFIRM: no need to wait for it.
   const both = commitEffects(commit);
@@ -263,9 +271,13 @@ function isValidReset(c: Candidate, packet: Packet): boolean {
   return packet.seq === seqAdd(c.isn.theirs, 1) && isRstFrom(c.keys.theirs, option);
 }
 
-function tiackRefusal(keys: EndKeys, { epoch }: Sync, packet: Packet): Packet {
-  const rst = signRst(keys.ours, { kind: 'ti-rst', reason: REFUSAL.tiack, epoch });
-  return resetOf(packet, rst);
+function signedRefusal(
+  why: keyof typeof REFUSAL,
+  keys: EndKeys,
+  { epoch }: Sync,
+  packet: Packet,
+): Packet {
+  return resetOf(packet, signRst(keys.ours, { kind: 'ti-rst', reason: REFUSAL[why], epoch }));
 }
 
 const obstacleOf = (why: 'stale-epoch' | 'full'): RefusalReason =>

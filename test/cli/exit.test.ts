@@ -17,7 +17,17 @@ describe('0: done', () => {
   test('--help names every verb', async () => {
     const { exit, stdout } = await tiflow(['--help']);
     assert.equal(exit, 0);
-    for (const verb of ['up', 'down', 'status', 'flows', 'monitor', 'doctor', 'daemon', 'lab']) {
+    for (const verb of [
+      'up',
+      'down',
+      'status',
+      'flows',
+      'monitor',
+      'freeze',
+      'doctor',
+      'daemon',
+      'lab',
+    ]) {
       assert.match(stdout, new RegExp(`^  ${verb}\\b`, 'm'));
     }
   });
@@ -59,7 +69,7 @@ describe('2: usage or configuration', () => {
 });
 
 describe('3: the daemon is not running', () => {
-  for (const verb of ['status', 'flows', 'monitor']) {
+  for (const verb of ['status', 'flows', 'monitor', 'freeze']) {
     test(verb, async (t) => {
       const runDir = temporaryDirectory(t);
       assert.deepEqual(await tiflow([verb, '--run-dir', runDir]), {

@@ -96,6 +96,16 @@ describe('answers', () => {
     assert.deepEqual(control.calls, [...attached, 'detach eth0', 'detach all', 'shutdown']);
   });
 
+  test('freeze: of this machine, of a VM, within its bounds', async (t) => {
+    const { client, control } = await serve(t);
+    assert.deepEqual(await client.freeze(30_000), { version: 1, frozen: 3, quiet: true });
+    await client.freeze(1_000, 'vnet0');
+    assert.deepEqual(control.calls, ['freeze 30000 -', 'freeze 1000 vnet0']);
+    for (const forMs of [999, 600_001, 1.5]) {
+      await assert.rejects(client.freeze(forMs), /the body must be \{"for_ms":30000\}/);
+    }
+  });
+
   test('the socket is for its owner alone', async (t) => {
     const { runDir, socketPath } = await serve(t);
     assert.equal(statSync(socketPath).mode & 0o777, 0o600);

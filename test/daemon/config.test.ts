@@ -34,6 +34,7 @@ describe('values', () => {
       gateways: [],
       runDir: '/run/tiflow',
       giveUpMs: 60_000,
+      holdMs: 900_000,
       quarantineMs: 3_000,
       idleMs: 86_400_000,
       plainPeerTtlMs: 3_600_000,
@@ -55,6 +56,7 @@ describe('values', () => {
       gateways = ["up0", "up0"]
       run_dir = "/run/other"
       give_up = "1.5m"
+      hold = "12h"
       quarantine = "500ms"
       idle = "7d"
       plain_peer_ttl = "1d"
@@ -76,6 +78,7 @@ describe('values', () => {
       gateways: ['up0'],
       runDir: '/run/other',
       giveUpMs: 90_000,
+      holdMs: 43_200_000,
       quarantineMs: 500,
       idleMs: 604_800_000,
       plainPeerTtlMs: 86_400_000,

@@ -4,6 +4,7 @@ import type {
   DaemonControl,
   FlowsView,
   FlowView,
+  FreezeView,
   MonitorEvent,
   StatusView,
   TapControl,
@@ -121,6 +122,11 @@ export class FakeControl implements DaemonControl {
 
   async detach(name?: string): Promise<void> {
     this.#change(`detach ${name ?? 'all'}`);
+  }
+
+  async freeze(forMs: number, tap?: string): Promise<FreezeView> {
+    this.#change(`freeze ${forMs} ${tap ?? '-'}`);
+    return { version: 1, frozen: 3, quiet: true };
   }
 
   taps(): TapsView {

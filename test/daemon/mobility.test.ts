@@ -44,6 +44,7 @@ function machine(o: object = {}) {
       kick: () => done.push('kick'),
     },
     monitor: {
+      catchUp: nothing,
       links: () => [{ name: 'eth0', up: true, carrier: true, mtu: 1500 }],
       addresses: () => (state.home ? [{ address: NEW, interface: 'eth0', tentative: false }] : []),
     },
@@ -53,6 +54,8 @@ function machine(o: object = {}) {
     routes: { to: nothing, changed: nothing, differ: () => false },
     settling: { isSettling: () => false },
     uplinks: { around: (_: unknown, __: unknown, s: unknown) => s, update: nothing },
+    isTrying: () => false,
+    held: nothing,
     giveUpMs: 60_000,
     emit: nothing,
   };

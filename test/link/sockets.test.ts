@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { Netlink } from '../../src/link/netlink.js';
-import { destroySocket, tcpSockets } from '../../src/link/sockets.js';
+import { destroySocket, tcpSockets, unackedSegments } from '../../src/link/sockets.js';
 import { address } from '../../src/wire/address.js';
 import type { Tuple } from '../../src/wire/tuple.js';
 import { Network } from './network.js';
@@ -61,6 +61,9 @@ describe('TCP sockets', () => {
         [ours, theirs].sort(byPort),
       );
 
+      // More than one in flight: test/kernel/stand-in.test.ts.
+      assert.equal(unackedSegments(netlink, ours), 0);
+
       // The mapped one, for IPv4: the accepted end.
       const end = accepted.at(-1);
       assert.ok(end);
@@ -78,6 +81,7 @@ describe('TCP sockets', () => {
       const local = address(host);
       const tuple = { local, localPort: 1, remote: local, remotePort: 2 };
       assert.equal(destroySocket(netlink, tuple), false);
+      assert.equal(unackedSegments(netlink, tuple), 0);
     }
   });
 });

@@ -166,7 +166,7 @@ describe('ends of a synchronization', () => {
     p.mover.agent.kick(p.kernel);
     assert.equal(p.mover.agent.state(p.kernel), 'steady');
     assert.ok(!p.mover.isHeld(p.kernel));
-    assert.equal(p.mover.injected.length, 3);
+    assert.equal(p.mover.injected.length, 4);
   });
 
   test('kick while confirming: the CONFIRM goes on', () => {

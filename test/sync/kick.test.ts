@@ -115,9 +115,9 @@ test('its SEQ is in window also if the last ACKs of the own kernel never got her
   assert.equal(ack.seq, mover.rcvMax);
 });
 
-test('the path is back as it was: release what is held, ICMPs, local ACK', () => {
+test('the path is back as it was: release, ICMPs, local ACK, and the peer is told', () => {
   const { mover } = flows({ moverSent: 10 });
-  const kick = ['inject ICMP x5', 'inject ACK', 'report kicked'];
+  const kick = ['inject ICMP x5', 'inject ACK x2', 'report kicked'];
   assert.deepEqual(brief(kickEffects(MOVER_KERNEL, mover, 1000)), kick);
   mover.flags = FLOW_FLAG.HELD;
   assert.deepEqual(brief(kickEffects(MOVER_KERNEL, mover, 1000)), ['release', ...kick]);

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import fc from 'fast-check';
-import type { Flow } from '../../src/boundary/abi.gen.js';
+import { FLOW_FLAG, type Flow } from '../../src/boundary/abi.gen.js';
 import { REFUSAL } from '../../src/sync/handshake.js';
 import {
   type Confirm,
@@ -22,7 +22,7 @@ import {
   stepResponder,
 } from '../../src/sync/responder.js';
 import { resetOf } from '../../src/sync/segments.js';
-import type { Packet } from '../../src/wire/packet.js';
+import { decodePacket, type Packet } from '../../src/wire/packet.js';
 import { seq, seqAdd } from '../../src/wire/seq.js';
 import {
   accepted,
@@ -94,6 +94,18 @@ describe('listening', () => {
       assert.equal(next.state, 'gone');
       assert.deepEqual(brief(effects), ['report refused stale-epoch']);
     }
+  });
+
+  test('a flow that was reset here: TI_RST, as a bare reset would not be believed', () => {
+    const f = flows();
+    f.peer.flags = FLOW_FLAG.RESET;
+    const { effects } = answered(f.peer, synSent(f.mover).attempt.syn);
+    assert.deepEqual(brief(effects), ['send RA ti-rst', 'report refused ended']);
+    const sent = effects.find((e) => e.effect === 'send');
+    assert.ok(sent);
+    const rst = optionOf<Rst>(sent.packet, 'ti-rst');
+    assert.equal(rst.reason, REFUSAL.ended);
+    assert.ok(isRstFrom(keysOf(f.mover).theirs, rst));
   });
 
   test('a TIAck outside [SND.UNA, SND.NXT]: TI_RST that the mover can verify', () => {
@@ -177,6 +189,19 @@ describe('pending', () => {
     assert.equal(answer?.packet.seq, seqAdd(ISN_PEER, 1));
     assert.equal(answer?.packet.ack, seqAdd(ISN_MOVER, 1));
     assert.equal(answer?.packet.window, f.peer.windowOut);
+  });
+
+  test("the kernel gets the CONFIRM's window: the one before may have been closed", () => {
+    const f = flows();
+    f.peer.windowIn = 0;
+    f.mover.windowOut = 321;
+    const { responder, confirm } = pending(f);
+    const { effects } = stepResponder(responder, confirmEvent(confirm, f.peer));
+    const ack = effects
+      .flatMap((e) => (e.effect === 'inject' ? [decodePacket(e.packet)] : []))
+      .at(-1);
+    assert.ok(ack !== undefined && !('error' in ack));
+    assert.equal(ack.window, 321);
   });
 
   test('a CONFIRM that does not fit is silence', () => {

@@ -11,15 +11,18 @@ import { rsync } from '../real-programs/rsync.js';
 import { ssh } from '../real-programs/ssh.js';
 import type { Case } from '../stage.js';
 import type { VmCase } from '../vm/stage.js';
+import { congested } from './congested.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
+import { freeze } from './freeze.js';
 import { gatewayBoth, gatewayClient, gatewayNat, gatewayServer } from './gateway.js';
 import { gatewayEndToEnd } from './gateway-end-to-end.js';
 import { gatewayRenumbered, gatewayTwoUplinks } from './gateway-renumbered.js';
-
+import { holdKeepalive, holdOver, holdRetries } from './hold.js';
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
 import { paper } from './paper.js';
+import { natReboot, natRenumbered, roamNat, roamSleep } from './roam.js';
 import { sameSubnet } from './same-subnet.js';
 import { stranger } from './stranger.js';
 import { vmBack, vmLiveGuest, vmLiveHypervisor, vmPauseCopy } from './vm.js';
@@ -45,6 +48,15 @@ export const PAPER_CASES: readonly Case[] = [
   stranger,
   sameSubnet,
   daemonKilled,
+  roamNat,
+  roamSleep,
+  natReboot,
+  natRenumbered,
+  congested,
+  holdRetries,
+  holdKeepalive,
+  holdOver,
+  freeze,
   many,
   ssh,
   postgresql,

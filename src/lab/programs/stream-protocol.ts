@@ -8,6 +8,8 @@ export type Order =
   | { do: 'write'; bytes_per_s: number }
   /** stop writing; what the socket has taken still goes out */
   | { do: 'pause' }
+  /** let the kernel ask once a second whether the far end lives; it gives up after ten (libuv) */
+  | { do: 'keep-alive' }
   /** write so many bytes more on every connection, once */
   | { do: 'send'; bytes: number }
   /** send FIN once everything asked for is written */

@@ -94,6 +94,10 @@ class Connection {
     return done;
   }
 
+  keepAlive(): void {
+    this.#socket.setKeepAlive(true, 1000);
+  }
+
   end(): void {
     if (this.#finSent) return;
     this.#finSent = true;
@@ -143,6 +147,9 @@ function obey(order: Order): void {
       return;
     case 'pause':
       rate = 0;
+      return;
+    case 'keep-alive':
+      for (const connection of connections) connection.keepAlive();
       return;
     case 'send':
       for (const c of connections) burst.set(c, (burst.get(c) ?? 0) + order.bytes);

@@ -1,0 +1,257 @@
+/* Flows that get no answer: drives stall.ts for each, and ends what has been silent for `hold`.
+ *
+ *   data plane: stalled, revived, rst ──► stall.ts ──► agent: stand-in, synchronization
+ *                                             `──────► end: a reset to the program
+ *
+ * Nothing is polled and nothing has to survive the daemon: the flow's own TCP probes again, 120 s
+ * apart at most, and each probe of a stalled flow is told.
+ */
+
+import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
+import type { Boundary } from '../boundary/boundary.js';
+import type { SyncAgent } from '../sync/agent.js';
+import type { SyncEvent } from '../sync/event.js';
+import { decodePacket } from '../wire/packet.js';
+import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
+import { monotonicMs, msOfNs } from './clock.js';
+import { flowIsOver } from './flow-views.js';
+import type { Emit } from './monitor-events.js';
+import { newStall, type Stall, type StallEffect, type StallEvent, stepStall } from './stall.js';
+
+/* The kernel of a flow without a way out sends nothing that could be seen: what it has waits for a
+ * neighbour.  So it is spoken to every second, as few of these flows at a time as cost nothing.
+ * Shortest of what has to be outlived: three retransmissions (tcp_retries2) take 3 s.
+ */
+const BEAT_MS = 1_000;
+const BEAT_FLOWS = 256;
+
+interface Entry {
+  kernel: Tuple;
+  stall: Stall;
+  timer: NodeJS.Timeout | undefined;
+  /** Ends the flow when `hold` is over. */
+  hold: NodeJS.Timeout | undefined;
+  /** Whether the attempt has a synchronization: another one may have been under way. */
+  begun: boolean;
+  /** Whether the monitor has been told. */
+  told: boolean;
+  triedAtMs: number;
+}
+
+export interface StallsOptions {
+  boundary: Pick<Boundary, 'flow' | 'command'>;
+  agent: Pick<SyncAgent, 'state' | 'standIn' | 'kick' | 'cancel'>;
+  /** How long a flow may be without an answer. */
+  holdMs: number;
+  /** Synchronizes a flow from where it is; false: it is on its way elsewhere, or has no way. */
+  again: (kernel: Tuple, flow: Flow) => boolean;
+  /** Whether a flow is on its way to another address. */
+  isDeparting: (kernel: Tuple) => boolean;
+  /** Whether its own kernel waits for an ACK. */
+  isInFlight: (kernel: Tuple) => boolean;
+  /** Ends a flow towards its program. */
+  end: (kernel: Tuple, reason: string) => void;
+  emit: Emit;
+}
+
+export class Stalls {
+  #o: StallsOptions;
+  #entries = new Map<string, Entry>();
+  /** Flows without a way out, and since when; those that have waited longest come first. */
+  #held = new Map<string, { kernel: Tuple; sinceMs: number }>();
+  #beat: NodeJS.Timeout | undefined;
+
+  constructor(o: StallsOptions) {
+    this.#o = o;
+  }
+
+  /** Whether a synchronization of this flow runs only because it stalls. */
+  isTrying(kernel: Tuple): boolean {
+    const entry = this.#entries.get(tupleKey(kernel));
+    return entry !== undefined && this.#isTrying(entry);
+  }
+
+  /** To be called with EVENT_STALLED: its own TCP has sent again, or probed. */
+  stalled(kernel: Tuple): void {
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow === undefined || flowIsOver(flow)) return;
+    const unansweredMs = unansweredMsOf(flow);
+    const entry = this.#entry(kernel);
+    entry.hold ??= setTimeout(() => this.#holdOver(entry), this.#o.holdMs - unansweredMs);
+    this.#step(entry, { event: 'probed', unansweredMs });
+  }
+
+  /** To be called when a flow has no way out; it ends with its release. */
+  held(kernel: Tuple): void {
+    const key = tupleKey(kernel);
+    if (!this.#held.has(key)) this.#held.set(key, { kernel, sinceMs: monotonicMs() });
+    this.#beat ??= setInterval(() => this.#standInForHeld(), BEAT_MS);
+  }
+
+  /** To be called with EVENT_REVIVED: something has come in. */
+  revived(kernel: Tuple): void {
+    const entry = this.#entries.get(tupleKey(kernel));
+    if (entry === undefined) return;
+    if (this.#isTrying(entry)) this.#giveWay(entry);
+    if (entry.told) this.#o.emit({ event: 'revived', kernel: tupleText(kernel) });
+    this.#forget(entry);
+  }
+
+  /**
+   * To be called with EVENT_RST, which is in quarantine.  Only one that its kernel would believe
+   * is worth a synchronization (RFC 5961, section 3.2): anyone can send the others.
+   */
+  doubted(kernel: Tuple, bytes: Uint8Array): void {
+    const flow = this.#o.boundary.flow(kernel);
+    const packet = decodePacket(bytes, { truncated: true });
+    if (flow === undefined || flowIsOver(flow) || 'error' in packet) return;
+    if (packet.seq === flow.rcvNxt) this.#step(this.#entry(kernel), { event: 'doubted' });
+  }
+
+  /** To be called with each event of the agent. */
+  synchronized(event: SyncEvent): void {
+    const entry = this.#entries.get(tupleKey(event.kernel));
+    if (entry === undefined) return;
+    if (event.type === 'proven' || event.type === 'committed') this.#forget(entry);
+    if (event.type !== 'failed' || !this.#isTrying(entry)) return;
+    if (event.final) this.#end(entry, event.reason);
+    else if (event.reason === 'refused') this.#step(entry, { event: 'refused' });
+  }
+
+  /** Forgets a flow that has ended. */
+  ended(kernel: Tuple): void {
+    const entry = this.#entries.get(tupleKey(kernel));
+    if (entry !== undefined) this.#forget(entry);
+    this.#held.delete(tupleKey(kernel));
+  }
+
+  close(): void {
+    clearInterval(this.#beat);
+    for (const entry of [...this.#entries.values()]) this.#forget(entry);
+  }
+
+  #entry(kernel: Tuple): Entry {
+    const key = tupleKey(kernel);
+    const known = this.#entries.get(key);
+    if (known !== undefined) return known;
+    const fresh: Entry = {
+      ...{ kernel, stall: newStall(), timer: undefined, hold: undefined },
+      ...{ begun: false, told: false, triedAtMs: 0 },
+    };
+    this.#entries.set(key, fresh);
+    return fresh;
+  }
+
+  #isTrying({ kernel, stall, begun }: Entry): boolean {
+    return stall.state === 'trying' && begun && !this.#o.isDeparting(kernel);
+  }
+
+  #forget(entry: Entry): void {
+    clearTimeout(entry.timer);
+    clearTimeout(entry.hold);
+    this.#entries.delete(tupleKey(entry.kernel));
+  }
+
+  #step(entry: Entry, event: StallEvent): void {
+    const { next, effects } = stepStall(entry.stall, event);
+    if (entry.stall.state === 'trying' && next.state === 'silent') {
+      this.#giveWay(entry);
+      // The kick has opened the window: its kernel would count from here on.
+      this.#standIn(entry.kernel);
+    }
+    entry.stall = next;
+    for (const effect of effects) this.#perform(entry, effect);
+  }
+
+  #perform(entry: Entry, e: StallEffect): void {
+    switch (e.effect) {
+      case 'stand-in':
+        this.#standIn(entry.kernel);
+        break;
+      case 'try':
+        this.#try(entry);
+        break;
+      case 'arm':
+        clearTimeout(entry.timer);
+        entry.timer = setTimeout(() => this.#timeout(entry), e.afterMs);
+    }
+  }
+
+  /* What a kernel has sent without a way out was never seen here, so it has to be asked. */
+  #standIn(kernel: Tuple): void {
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow === undefined) return;
+    const isKnown = (flow.flags & FLOW_FLAG.CLOSED) !== 0 || flow.sndUna !== flow.sndNxt;
+    this.#o.agent.standIn(kernel, isKnown || this.#o.isInFlight(kernel));
+  }
+
+  #try(entry: Entry): void {
+    const { kernel } = entry;
+    const flow = this.#o.boundary.flow(kernel);
+    entry.triedAtMs = monotonicMs();
+    entry.begun = flow !== undefined && this.#o.again(kernel, flow);
+    if (!entry.begun) return;
+    if (!entry.told) this.#o.emit({ event: 'stalled', kernel: tupleText(kernel) });
+    entry.told = true;
+  }
+
+  #timeout(entry: Entry): void {
+    const flow = this.#o.boundary.flow(entry.kernel);
+    if (flow === undefined || flowIsOver(flow)) {
+      this.#forget(entry);
+      return;
+    }
+    // Only the quarantine of a reset is left, or nothing.
+    const isStalled = (flow.flags & (FLOW_FLAG.STALLED | FLOW_FLAG.UNPROVEN)) !== 0;
+    if (entry.stall.state === 'silent' && !isStalled) this.#forget(entry);
+    else this.#step(entry, { event: 'timer' });
+  }
+
+  /* A mapping that waits for its proof is where the flow is now: its CONFIRM must go on. */
+  #giveWay(entry: Entry): void {
+    const { kernel, triedAtMs } = entry;
+    if (!this.#isTrying(entry) || this.#o.agent.state(kernel) !== 'syncing') return;
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow === undefined || (flow.flags & FLOW_FLAG.UNPROVEN) !== 0) return;
+    // What its kernel has sent meanwhile was swallowed, and its next try may be far away.
+    if (msOfNs(flow.seenOut) >= triedAtMs) this.#o.agent.kick(kernel);
+    else this.#o.agent.cancel(kernel);
+  }
+
+  #standInForHeld(): void {
+    const nowMs = monotonicMs();
+    for (const [key, held] of [...this.#held].slice(0, BEAT_FLOWS)) {
+      const { kernel, sinceMs } = held;
+      this.#held.delete(key);
+      const flow = this.#o.boundary.flow(kernel);
+      if (flow === undefined || flowIsOver(flow) || !(flow.flags & FLOW_FLAG.HELD)) continue;
+      if (nowMs - sinceMs >= this.#o.holdMs && !this.#o.isDeparting(kernel)) {
+        this.#o.end(kernel, 'no-way');
+        continue;
+      }
+      this.#held.set(key, held);
+      this.#standIn(kernel);
+    }
+    if (this.#held.size > 0) return;
+    clearInterval(this.#beat);
+    this.#beat = undefined;
+  }
+
+  #holdOver(entry: Entry): void {
+    entry.hold = undefined;
+    const flow = this.#o.boundary.flow(entry.kernel);
+    if (flow === undefined || flowIsOver(flow)) this.#forget(entry);
+    else if (unansweredMsOf(flow) > 0) this.#end(entry, 'peer-silent');
+  }
+
+  #end(entry: Entry, reason: string): void {
+    this.#forget(entry);
+    this.#o.end(entry.kernel, reason);
+  }
+}
+
+/** For how long its own TCP has been sending again without an answer. */
+const unansweredMsOf = (flow: Flow): number =>
+  flow.resent > 0 && flow.resentSince > flow.seenIn
+    ? Math.max(0, monotonicMs() - msOfNs(flow.resentSince))
+    : 0;

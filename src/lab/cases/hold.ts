@@ -1,0 +1,95 @@
+/**
+ * The VM is away for longer than either kernel would keep its sockets: because data is not
+ * acknowledged (tcp_retries2), because keepalives are not answered. And how it ends when it stays
+ * away for good.
+ */
+import { writeSysctls } from '../namespace.js';
+import type { Case, PlayedTransfer, Stage } from '../stage.js';
+import { now, pause, until } from '../wait.js';
+import { noteReturn } from './roam.js';
+
+const BOTH = { daemons: ['aramis', 'vm'] } as const;
+const RATE = 1e6;
+/** Three retransmissions: TCP by itself gives up after 3 to 7 s. */
+const RETRIES = '3';
+/** libuv's keepalive gives up after 11 s. */
+const AWAY_MS = 20_000;
+/** Two daemons on a busy machine; the kernel's own next try would be seconds away (make bench). */
+const RETURN_MS = 250;
+
+export const holdRetries: Case = {
+  name: 'hold-retries',
+  summary: 'away for longer than either TCP sends again: the sockets are kept, data flows at once',
+  options: BOTH,
+  async play(stage) {
+    fewRetries(stage);
+    const transfer = await stage.transfer();
+    transfer.streams.write(RATE);
+    await transfer.streams.flowing(now());
+    const at = await away(stage);
+    await transfer.streams.flowing(at);
+    await stage.checkMoved('transfer', transfer, 1);
+    await stage.finish('transfer', transfer);
+    checkReturn(stage, transfer, at);
+  },
+};
+
+export const holdKeepalive: Case = {
+  name: 'hold-keepalive',
+  summary: 'away at rest for longer than either kernel’s keepalives wait for an answer',
+  options: BOTH,
+  async play(stage) {
+    const transfer = await stage.transfer();
+    for (const end of transfer.streams.both) {
+      end.order({ do: 'keep-alive' });
+      end.order({ do: 'send', bytes: 10_000 });
+    }
+    await transfer.streams.quiet();
+    const at = await away(stage);
+    await stage.checkMoved('transfer', transfer, 1);
+    for (const end of transfer.streams.both) end.order({ do: 'send', bytes: 10_000 });
+    await transfer.streams.flowing(at);
+    await stage.finish('transfer', transfer);
+  },
+};
+
+const HOLD_S = 10;
+
+export const holdOver: Case = {
+  name: 'hold-over',
+  summary: 'away for good: the program at the other end is told when `hold` is over',
+  options: { ...BOTH, settings: { hold: `${HOLD_S}s` } },
+  async play(stage) {
+    fewRetries(stage);
+    const transfer = await stage.transfer();
+    transfer.streams.write(RATE);
+    await transfer.streams.flowing(now());
+    const at = stage.unplug();
+    const errorOf = async () => (await transfer.streams.client.report()).errors[0];
+    const error = await until('an error at the program on aramis', errorOf, 20_000);
+    const took = Math.round(error.at_ms - at);
+    const isInTime = took >= HOLD_S * 1e3 && took < HOLD_S * 1e3 + 2_000;
+    stage.check('the program is told in time', isInTime, `${error.code} after ${took} ms`);
+    const told = stage.lab.daemon('aramis').find('flow-reset', at);
+    stage.check('with the reason', told?.reason === 'peer-silent', told?.reason);
+    for (const end of transfer.streams.both) end.stop();
+  },
+};
+
+function fewRetries({ lab }: Stage): void {
+  for (const host of ['aramis', 'vm'] as const) {
+    writeSysctls(lab.namespaces[host], { 'ipv4/tcp_retries2': RETRIES });
+  }
+}
+
+async function away(stage: Stage): Promise<number> {
+  stage.unplug();
+  await pause(AWAY_MS);
+  return stage.plug('porthos');
+}
+
+function checkReturn(stage: Stage, transfer: PlayedTransfer, plugged: number): void {
+  noteReturn(stage, transfer, plugged);
+  const tookMs = stage.figures.address_to_first_byte_ms ?? Number.NaN;
+  stage.check('data flows at once', tookMs <= RETURN_MS, `${tookMs} ms after the new address`);
+}

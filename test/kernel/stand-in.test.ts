@@ -1,0 +1,112 @@
+/*
+ * What keeps the kernel of a flow waiting whose peer is away, and what does not (topology:
+ * ../link/network.ts).  src/sync/stand-in.ts.
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../../src/lab/wait.js';
+import { RawSender } from '../../src/libc/raw.js';
+import { Netlink } from '../../src/link/netlink.js';
+import { unackedSegments } from '../../src/link/sockets.js';
+import type { Tuple } from '../../src/wire/tuple.js';
+import { FAR, Network, vmAddress } from '../link/network.js';
+import { Connection } from './connection.js';
+
+/* Given up after 3 to 7 s. */
+const RETRIES = '3';
+const AWAY_MS = 10_000;
+const ESTABLISHED = 1;
+
+const network = new Network();
+const netlink = new Netlink();
+after(() => {
+  netlink.close();
+  network.close();
+});
+
+const tupleOf = ({ socket, local, remote }: Connection): Tuple => ({
+  ...{ local, localPort: socket.localPort ?? 0 },
+  ...{ remote, remotePort: socket.remotePort ?? 0 },
+});
+
+describe('a kernel whose peer is away', () => {
+  const raw = new RawSender(0);
+  let connection: Connection;
+
+  before(async () => {
+    await network.echo('aramis', 7000);
+    network.plug('athos');
+    network.configure('athos');
+    network.run('vm', 'sysctl', '-qw', `net.ipv4.tcp_retries2=${RETRIES}`);
+  });
+
+  after(() => raw.close());
+
+  beforeEach(() => lose(false));
+
+  afterEach(() => {
+    connection.close();
+    lose(false);
+  });
+
+  /** Nothing gets to aramis any more; its kernel hears nothing, and says nothing. */
+  function lose(on: boolean): void {
+    const rules = on
+      ? 'add table inet t; add chain inet t c { type filter hook input priority 0; policy drop; }'
+      : 'add table inet t; delete table inet t';
+    network.run('aramis', 'nft', rules);
+  }
+
+  /** An ACK of nothing new, with this window, every half second for a while. */
+  async function standIn(window: number, forMs: number): Promise<void> {
+    const end = performance.now() + forMs;
+    const { sndUna } = connection.position();
+    while (performance.now() < end && connection.errors.length === 0) {
+      raw.toKernel(connection.fromPeer(sndUna, { window }));
+      await sleep(500);
+    }
+  }
+
+  for (const family of [4, 6] as const) {
+    const start = async () => {
+      await network.reaches(family, 7000);
+      connection = await Connection.open(vmAddress('athos', family), FAR[family], 7000);
+      assert.ok(await connection.works('before'));
+    };
+    it(`IPv${family}: gives up, also if it hears of an open window`, async () => {
+      await start();
+      lose(true);
+      connection.write('data');
+      await until('data to be unanswered', () => connection.info().retransmits > 0);
+      await standIn(500, AWAY_MS);
+      assert.match(connection.errors[0] ?? 'still there', /ETIMEDOUT/);
+    });
+
+    it(`IPv${family}: waits as long as it hears of a closed one, and goes on`, async () => {
+      await start();
+      lose(true);
+      connection.write('data');
+      await until('data to be unanswered', () => connection.info().retransmits > 0);
+      assert.equal(unackedSegments(netlink, tupleOf(connection)), 1);
+      await standIn(0, AWAY_MS);
+      assert.equal(connection.info().state, ESTABLISHED);
+      lose(false);
+      // The window is closed still: what is acknowledged opens it.
+      connection.kick(raw, 16);
+      assert.notEqual(await connection.echoed('data', 500), undefined);
+      assert.ok(await connection.works('more'));
+      assert.deepEqual(connection.errors, []);
+    });
+
+    it(`IPv${family}: an answered keepalive is an answer`, async () => {
+      await start();
+      connection.socket.setKeepAlive(true, 1000); // libuv: ten probes, a second apart
+      lose(true);
+      await standIn(0, 14_000);
+      assert.equal(connection.info().state, ESTABLISHED);
+      lose(false);
+      assert.deepEqual(connection.errors, []);
+    });
+  }
+});
