@@ -36,7 +36,9 @@ function machine() {
     agent: {
       move: (kernel, source, options) => moves.push({ kernel, source, o: options }),
       cancel: (kernel) => done.push(`cancel ${kernel.localPort}`),
+      state: () => 'steady',
     },
+    mtuOf: () => 1500,
     outlet: {
       toKernel: (packet, kernel) => told.push({ packet, kernel }),
     },
