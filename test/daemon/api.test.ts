@@ -271,7 +271,8 @@ describe('VMs', () => {
 
   const tap = '/v1/taps/vnet0';
   const synchronizeLike = '{"within_ms":3000,"moved":true} with up to an hour';
-  const importLike = '{"flows":"…","outside":["192.0.2.10"]} with what POST …/export has answered';
+  const importLike =
+    '{"guest":{…},"outside":["192.0.2.10"],"flows":"…"} with what POST …/export has answered';
   const placeLike =
     '{"guest":{…},"request":["dhcp"]} with what GET …/guest has answered, and "dhcp" or addresses';
   const tapLike =

@@ -93,7 +93,15 @@ function machine(t: TestContext, o: Partial<Pick<Machine, 'tables' | 'runDir'>> 
     ...{ begun: [], kicked: [], told: [], events: [], moves: [], toGuest: [], verbatim: [] },
   } as unknown as Machine;
   const options = {
-    ...{ name: 'vnet0', tap: TAP, runDir, boundary: tables, clock, mtu: () => 1400 },
+    ...{
+      name: 'vnet0',
+      tap: TAP,
+      runDir,
+      boundary: tables,
+      clock,
+      mtu: () => 1400,
+      gateways4: () => [],
+    },
     sender: { toGuest: () => undefined, toNetwork: () => undefined },
     outlet: {
       toKernel: (packet: Uint8Array) => seen.toGuest.push(packet),
