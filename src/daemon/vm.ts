@@ -413,7 +413,7 @@ export class Vm {
 
   #save(): void {
     const guest = this.#care?.state();
-    if (guest === undefined) return;
+    if (guest === undefined || this.#closing) return;
     const [request, former, left] = [this.#request, this.#former, this.#left];
     writeRecord(this.#o.runDir, {
       version: 1,
