@@ -39,11 +39,25 @@ const tuple: fc.Arbitrary<Tuple> = fc
     ),
   );
 const time = fc.bigInt({ min: 1n, max: 1n << 62n });
-const TIMES = ['created', 'seenIn', 'seenOut', 'resumedAt', 'movedAt', 'gapSince'] as const;
+const TIMES = [
+  'created',
+  'seenIn',
+  'seenOut',
+  'resumedAt',
+  'resentSince',
+  'frozenUntil',
+  'movedAt',
+  'gapSince',
+] as const;
 
 /** Any bytes are a flow; its times are later than the start of the machine. */
 const flow: fc.Arbitrary<Flow> = fc
-  .tuple(bytes(FLOW_SIZE), tuple, tuple, fc.array(time, { minLength: 6, maxLength: 6 }))
+  .tuple(
+    bytes(FLOW_SIZE),
+    tuple,
+    tuple,
+    fc.array(time, { minLength: TIMES.length, maxLength: TIMES.length }),
+  )
   .map(([raw, one, other, times]) => {
     const read = readFlow(new DataView(raw.buffer, raw.byteOffset, raw.length));
     const [first, second] = read.mapping;
