@@ -201,7 +201,7 @@ export class Vm {
     boundary.setPlace(this.tap, withGuest(before, guest));
     care.restore(guest);
     const outside = await care.settle(request, this.#hints()).catch((error: unknown) => {
-      if (mine === this.#requests) boundary.setPlace(this.tap, before);
+      if (mine === this.#requests && !this.#closing) boundary.setPlace(this.tap, before);
       throw error;
     });
     this.#refuseIfGone();
