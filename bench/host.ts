@@ -3,10 +3,9 @@
  * may have.  Made small: the labs of src/lab are the paper's network, with DHCP and sshd.
  */
 import { type ChildProcess, type StdioOptions, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pinDirectory, umountBpffs } from '../src/boundary/bpffs.js';
 import {
   createNamespace,
   deleteNamespace,
@@ -17,11 +16,9 @@ import {
   runCommand,
   writeSysctls,
 } from '../src/lab/namespace.js';
+import { ownName, removeOwn } from '../src/lab/own-name.js';
 import { onEveryExit } from './cleanup.js';
 import { insideOf } from './namespace-entry.js';
-
-const PREFIX = 'tiflow-bench';
-const NAMESPACES = '/run/netns';
 
 /* No second of duplicate address detection, no router solicitations: IPv4 is measured. */
 const SYSCTLS = {
@@ -42,7 +39,7 @@ export class Host {
 
   /** Makes the namespace, loopback up.  Throws LabError. */
   constructor(name: string) {
-    this.namespace = `${PREFIX}-${process.pid}-${++hosts}-${name}`;
+    this.namespace = ownName(`${++hosts}-${name}`);
     this.#release = onEveryExit(() => this.#delete());
     createNamespace(this.namespace);
     writeSysctls(this.namespace, SYSCTLS);
@@ -108,7 +105,7 @@ export class Host {
 
   #delete(): void {
     deleteNamespace(this.namespace);
-    if (this.#directory !== undefined) removeDirectory(this.#directory);
+    if (this.#directory !== undefined) removeOwn(this.#directory);
   }
 }
 
@@ -126,25 +123,4 @@ export function connectByVeth(a: Host, aName: string, b: Host, bName: string): v
   a.ip(`link add ${aName} type veth peer name ${bName} netns ${b.namespace}`);
   a.ip(`link set ${aName} up`);
   b.ip(`link set ${bName} up`);
-}
-
-/** Takes down what a benchmark that was killed has left behind; the names. */
-export function sweepStale(): string[] {
-  const namespaces = staleIn(NAMESPACES);
-  for (const name of namespaces) deleteNamespace(name);
-  for (const name of staleIn(tmpdir())) removeDirectory(join(tmpdir(), name));
-  return namespaces;
-}
-
-function removeDirectory(directory: string): void {
-  umountBpffs(pinDirectory(join(directory, 'run')));
-  rmSync(directory, { recursive: true, force: true });
-}
-
-function staleIn(directory: string): string[] {
-  if (!existsSync(directory)) return [];
-  return readdirSync(directory).filter((name) => {
-    const pid = new RegExp(`^${PREFIX}-(\\d+)-`).exec(name)?.[1];
-    return pid !== undefined && !existsSync(`/proc/${pid}`);
-  });
 }

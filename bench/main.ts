@@ -9,9 +9,9 @@
  */
 import { cpus, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { sweepOwn } from '../src/lab/own-name.js';
 import { blackout } from './blackout.js';
 import { gatewayMany } from './gateway-many.js';
-import { sweepStale } from './host.js';
 import { many } from './many.js';
 import type { Measurement, MeasureOptions, Result } from './measurement.js';
 import { optionsDropped } from './options-dropped.js';
@@ -43,7 +43,7 @@ async function main(argv: readonly string[]): Promise<number> {
     console.error(usage(wrong));
     return USAGE_EXIT;
   }
-  for (const name of sweepStale()) say(`swept ${name} that a killed run left behind`);
+  for (const name of sweepOwn()) say(`swept ${name} that a killed run left behind`);
   say(`Linux ${release()}, ${cpus().length} CPUs, Node ${process.version}`);
   const all: Result[] = [];
   const failed: string[] = [];

@@ -30,6 +30,7 @@ enum limit {
 	TAPS_MAX = 4096,        /* taps of VMs with a boundary */
 	GUEST_ADDRESSES = 4,    /* IPv6 addresses of a guest that are answered for */
 	SYNS_WITH_OPTION = 2,   /* from the third SYN on TI_OPEN is left out */
+	PLAIN_PEER_LOSSES = 2,  /* from the third connection on as well: one may be bad luck */
 	EXTENSION_HEADERS_MAX = 4,
 };
 
@@ -97,6 +98,8 @@ struct half_open {
 	__u8 wscale;           /* offered by the SYN */
 	__u16 mss;             /* of the SYN, 0: none */
 	__u16 reason;          /* enum reason: why TI_OPEN was left out; 0: it was sent */
+	__u8 suspect;          /* the destination was in `plain_peers` when the first SYN left */
+	__u8 pad[3];
 };
 
 /* The wire of a flow that has moved. */
@@ -278,8 +281,11 @@ struct plain {
 	__u8 pad[6];
 };
 
+/* A destination that did not answer SYNs with TI_OPEN, but one without. */
 struct plain_peer {
-	__u64 until; /* CLOCK_MONOTONIC, ns */
+	__u64 until;  /* CLOCK_MONOTONIC, ns */
+	__u32 losses; /* connections one after the other to which that happened */
+	__u8 pad[4];
 };
 
 enum event_type {
@@ -349,7 +355,7 @@ struct settings {
 
 _Static_assert(sizeof(struct tuple) == 40, "map key");
 _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
-_Static_assert(sizeof(struct half_open) == 52, "map value");
+_Static_assert(sizeof(struct half_open) == 56, "map value");
 _Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
 _Static_assert(sizeof(struct flow) == 304, "map value");
 _Static_assert(sizeof(struct wire) == 44, "map value");

@@ -74,15 +74,32 @@ static __always_inline void half_open_note(struct half_open *h, const struct pac
 	h->mss = o->mss;
 }
 
-/* Whether TI_OPEN was lost on the way to this destination not long ago. */
-static __always_inline bool peer_is_plain(const struct address *peer)
+/* Whether TI_OPEN was lost on the way to this destination not long ago, more than once. */
+static __always_inline bool peer_is_plain(const struct plain_peer *known)
 {
-	struct plain_peer *known = bpf_map_lookup_elem(&plain_peers, peer);
-
-	return known && known->until > bpf_ktime_get_ns();
+	return known && known->losses >= PLAIN_PEER_LOSSES && known->until > bpf_ktime_get_ns();
 }
 
-static __always_inline __u16 syn_out_reason(const struct packet *p, const struct options *o)
+/* What the answer to our SYNs with TI_OPEN tells of the destination.  Two SYNs may be lost by chance,
+ * and with them those of all connections that were opened at that moment: so much is a suspicion, and
+ * the next connection confirms it or not.
+ */
+static __always_inline void plain_peer_note(const struct address *peer, const struct half_open *h,
+					    const struct options *answer, const struct settings *s)
+{
+	struct plain_peer lost = {
+		.until = bpf_ktime_get_ns() + s->plain_peer_ttl_s * 1000000000ULL,
+		.losses = h->suspect ? PLAIN_PEER_LOSSES : 1,
+	};
+
+	if (h->syns <= SYNS_WITH_OPTION || answer->ti)
+		bpf_map_delete_elem(&plain_peers, peer);
+	else
+		bpf_map_update_elem(&plain_peers, peer, &lost, BPF_ANY);
+}
+
+static __always_inline __u16 syn_out_reason(const struct packet *p, const struct options *o,
+					    const struct plain_peer *known)
 {
 	if (o->reason)
 		return o->reason;
@@ -92,7 +109,7 @@ static __always_inline __u16 syn_out_reason(const struct packet *p, const struct
 		return LEGACY_FORWARDED;
 	if (p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
 		return LEGACY_NO_ROOM;
-	if (peer_is_plain(&p->tuple.remote))
+	if (peer_is_plain(known))
 		return LEGACY_PEER_REMEMBERED;
 	return REASON_NONE;
 }
@@ -164,6 +181,7 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 	struct settings *s = settings_read();
 	struct half_open h = { .role = ROLE_INITIATOR, .syns = 1 };
 	struct flow *former = bpf_map_lookup_elem(&flows, &p->tuple);
+	struct plain_peer *peer;
 
 	if (known && known->role == ROLE_INITIATOR && known->iss == bpf_ntohl(p->tcp.seq)) {
 		if (known->syns < 255)
@@ -178,7 +196,9 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 	if (!s || !s->enabled)
 		return PASS;
 	half_open_note(&h, p, o);
-	h.reason = syn_out_reason(p, o);
+	peer = bpf_map_lookup_elem(&plain_peers, &p->tuple.remote);
+	h.suspect = peer && (peer->losses >= PLAIN_PEER_LOSSES || peer->until > bpf_ktime_get_ns());
+	h.reason = syn_out_reason(p, o, peer);
 	if (!h.reason)
 		h.reason = open_fill(&h.local, s->key_id);
 	bpf_map_update_elem(&half_open, &p->tuple, &h, BPF_ANY);
@@ -214,13 +234,8 @@ static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet
 		reason = flow_create(skb, &h, p, o);
 	if (reason && reason != h.reason)
 		plain_record(&p->tuple, reason);
-	if (reason == LEGACY_SYN_LOST && !o->ti) {
-		struct plain_peer until = {
-			.until = bpf_ktime_get_ns() + s->plain_peer_ttl_s * 1000000000ULL,
-		};
-
-		bpf_map_update_elem(&plain_peers, &p->tuple.remote, &until, BPF_ANY);
-	}
+	if (!h.reason)
+		plain_peer_note(&p->tuple.remote, &h, o, s);
 	bpf_map_delete_elem(&half_open, &p->tuple);
 	return PASS;
 }

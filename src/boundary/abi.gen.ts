@@ -28,6 +28,7 @@ export const LIMIT = {
   TAPS_MAX: 4096,
   GUEST_ADDRESSES: 4,
   SYNS_WITH_OPTION: 2,
+  PLAIN_PEER_LOSSES: 2,
   EXTENSION_HEADERS_MAX: 4,
 } as const;
 
@@ -157,8 +158,9 @@ export interface HalfOpen {
   wscale: number;
   mss: number;
   reason: number;
+  suspect: number;
 }
-export const HALF_OPEN_SIZE = 52;
+export const HALF_OPEN_SIZE = 56;
 export const HALF_OPEN_AT = {
   local: 0,
   remote: 20,
@@ -169,6 +171,7 @@ export const HALF_OPEN_AT = {
   wscale: 47,
   mss: 48,
   reason: 50,
+  suspect: 52,
 } as const;
 export function readHalfOpen(view: DataView, at = 0): HalfOpen {
   return {
@@ -181,6 +184,7 @@ export function readHalfOpen(view: DataView, at = 0): HalfOpen {
     wscale: view.getUint8(at + 47),
     mss: view.getUint16(at + 48, true),
     reason: view.getUint16(at + 50, true),
+    suspect: view.getUint8(at + 52),
   };
 }
 export function writeHalfOpen(view: DataView, value: HalfOpen, at = 0): void {
@@ -193,9 +197,10 @@ export function writeHalfOpen(view: DataView, value: HalfOpen, at = 0): void {
   view.setUint8(at + 47, value.wscale);
   view.setUint16(at + 48, value.mss, true);
   view.setUint16(at + 50, value.reason, true);
+  view.setUint8(at + 52, value.suspect);
 }
 export function encodeHalfOpen(value: HalfOpen): Uint8Array {
-  const bytes = new Uint8Array(52);
+  const bytes = new Uint8Array(56);
   writeHalfOpen(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -622,19 +627,22 @@ export function encodePlain(value: Plain): Uint8Array {
 
 export interface PlainPeer {
   until: bigint;
+  losses: number;
 }
-export const PLAIN_PEER_SIZE = 8;
-export const PLAIN_PEER_AT = { until: 0 } as const;
+export const PLAIN_PEER_SIZE = 16;
+export const PLAIN_PEER_AT = { until: 0, losses: 8 } as const;
 export function readPlainPeer(view: DataView, at = 0): PlainPeer {
   return {
     until: view.getBigUint64(at, true),
+    losses: view.getUint32(at + 8, true),
   };
 }
 export function writePlainPeer(view: DataView, value: PlainPeer, at = 0): void {
   view.setBigUint64(at, value.until, true);
+  view.setUint32(at + 8, value.losses, true);
 }
 export function encodePlainPeer(value: PlainPeer): Uint8Array {
-  const bytes = new Uint8Array(8);
+  const bytes = new Uint8Array(16);
   writePlainPeer(new DataView(bytes.buffer), value);
   return bytes;
 }

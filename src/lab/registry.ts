@@ -156,6 +156,6 @@ export const mountsBelow = (directory: string): string[] =>
     .map((line) => line.split(' ')[1] ?? '')
     .filter((mount) => mount.startsWith(`${directory}/`));
 
-function unmountBelow(directory: string): void {
+export function unmountBelow(directory: string): void {
   for (const mount of mountsBelow(directory).reverse()) runCommand(['umount', '-l', mount]);
 }

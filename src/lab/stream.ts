@@ -7,7 +7,7 @@ import type { ChildProcess, StdioOptions } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { LabError } from './namespace.js';
-import type { Note, Order, Report } from './programs/stream-protocol.js';
+import type { ConnectionReport, Note, Order, Report } from './programs/stream-protocol.js';
 import type { Family, HostName } from './topology.js';
 import { now, until, within } from './wait.js';
 
@@ -182,13 +182,17 @@ export class Transfer {
     for (const end of this.both) end.stop();
   }
 
-  /** Waits until everything written so far has arrived. */
+  /** Waits until everything written so far has arrived; the error says what has not. */
   async quiet(boundMs = 20_000): Promise<void> {
     const arrived = async () => {
       const { client, server } = await this.#reports();
       return client.written === server.received && server.written === client.received;
     };
-    await until('everything written to arrive', arrived, boundMs);
+    await until('everything written to arrive', arrived, boundMs).catch(async (error: Error) => {
+      const { client, server } = await this.#reports(true);
+      const broken = this.#broken(client, server).length;
+      throw new LabError(`${error.message}: ${describe(client, server, broken, [])}`);
+    });
   }
 
   /**
@@ -215,19 +219,24 @@ export class Transfer {
   }
 
   #whole({ client, server }: Ends<Report>): Whole {
-    const far = new Map(server.details.map((c) => [c.client_port, c]));
-    // Of a single one it is clear, though a NAT, or a relay on the way, gave it another port.
-    const only = server.details.length === 1 ? server.details[0] : undefined;
-    const broken = client.details.filter((near) => {
-      const other = far.get(near.client_port) ?? only;
-      const intact = other && near.written === other.received && other.written === near.received;
-      return !intact || near.wrong_at >= 0 || other.wrong_at >= 0;
-    });
+    const broken = this.#broken(client, server);
     const errors = [...client.errors, ...server.errors].map((e) => e.code);
     const counted = client.details.length === this.#connections;
     const ended = client.ended === this.#connections && server.ended === this.#connections;
     const ok = broken.length === 0 && errors.length === 0 && counted && ended;
     return { ok, detail: describe(client, server, broken.length, errors) };
+  }
+
+  /** The connections on which something is missing, or wrong. */
+  #broken(client: Report, server: Report): readonly ConnectionReport[] {
+    const far = new Map(server.details.map((c) => [c.client_port, c]));
+    // Of a single one it is clear, though a NAT, or a relay on the way, gave it another port.
+    const only = server.details.length === 1 ? server.details[0] : undefined;
+    return client.details.filter((near) => {
+      const other = far.get(near.client_port) ?? only;
+      const intact = other && near.written === other.received && other.written === near.received;
+      return !intact || near.wrong_at >= 0 || other.wrong_at >= 0;
+    });
   }
 
   /**

@@ -13,6 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { SETTINGS_SIZE } from '../../src/boundary/abi.gen.js';
 import { daemonPid } from '../../src/daemon/run-directory.js';
+import { ownName } from '../../src/lab/own-name.js';
 import { FLOWS, STATUS, TAP } from '../daemon/fake-control.js';
 import { fakeDaemon, mayChangeUser, type Ran, tiflow } from './tiflow.js';
 
@@ -234,7 +235,7 @@ function assertNothingLeft(runDir: string, tc: (direction: string) => string): v
 }
 
 function namespace(t: TestContext) {
-  const name = `tiflow-cli-${process.pid}`;
+  const name = ownName('cli');
   const inside = ['nsenter', `--net=/run/netns/${name}`, '--'];
   const runDir = join(mkdtempSync(join(tmpdir(), `${name}-`)), 'run');
   const run = (...args: string[]): Ran => {

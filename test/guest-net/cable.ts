@@ -24,6 +24,7 @@ import {
   ipBatch,
   runInside,
 } from '../../src/lab/namespace.js';
+import { ownName } from '../../src/lab/own-name.js';
 import { until } from '../../src/lab/wait.js';
 import { Poller } from '../../src/libc/poller.js';
 import {
@@ -240,7 +241,7 @@ function answerArp(bytes: Uint8Array, own: Mac, to: Port, isOurs: (a: Address) =
   to.send(encodeFrame({ ...ends, etherType: ETHERTYPE.ARP, payload }));
 }
 
-const name = (host: string): string => `tg${process.pid}-${host}`;
+const name = ownName;
 
 /** What the data plane hands to the daemon. */
 function handedUp(bytes: Uint8Array, from: GuestPacket['from']): GuestPacket | undefined {

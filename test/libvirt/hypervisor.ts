@@ -18,6 +18,7 @@ import {
   insideNamespace,
   runCommand,
 } from '../../src/lab/namespace.js';
+import { ownName } from '../../src/lab/own-name.js';
 import { until } from '../../src/lab/wait.js';
 
 const HOOK = fileURLToPath(new URL('../../../etc/libvirt-hook', import.meta.url));
@@ -83,7 +84,7 @@ export class Hypervisor {
 
   constructor(parent: string, name: string, number: number) {
     this.name = name;
-    this.namespace = `tl${process.pid}-${name}`;
+    this.namespace = ownName(name);
     this.directory = join(parent, name);
     this.address = `10.9.0.${number}`;
     this.daemonSocket = join(this.directory, 'tiflow.sock');

@@ -22,6 +22,7 @@ import {
   runCommand,
   runInside,
 } from '../../src/lab/namespace.js';
+import { ownName } from '../../src/lab/own-name.js';
 import { dnsmasq } from '../../src/lab/services.js';
 import {
   ARAMIS,
@@ -62,9 +63,10 @@ export class Network {
 
   /** Builds the network and enters the vm, which is plugged in nowhere. */
   constructor() {
-    this.names = Object.fromEntries(
-      HOSTS.map((host) => [host, `tl${process.pid}-${host}`]),
-    ) as Record<HostName, string>;
+    this.names = Object.fromEntries(HOSTS.map((host) => [host, ownName(host)])) as Record<
+      HostName,
+      string
+    >;
     process.on('exit', () => this.close());
     buildPaper(this.names, { wire: false });
     this.#enter(openSync(namespacePath(this.names.vm), 'r'));

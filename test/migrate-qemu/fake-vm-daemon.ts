@@ -5,6 +5,8 @@ import { mkdirSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { TestContext } from 'node:test';
 import { socketPath } from '../../src/daemon/run-directory.js';
+import { unknownGuest } from '../../src/guest/identity.js';
+import { mac } from '../../src/wire/ethernet.js';
 
 export interface FakeVmDaemon {
   /** "METHOD path", after /v1/taps. */
@@ -61,7 +63,7 @@ function answerTo(fake: FakeVmDaemon, { method = '', url = '' }: IncomingMessage
   return { status: 200, answer: ANSWERS[what] ?? {} };
 }
 
-const GUEST = { version: 1, mac: '52:54:00:00:00:0a' };
+const GUEST = unknownGuest(mac('52:54:00:00:00:0a'));
 const ANSWERS: Record<string, object> = {
   guest: GUEST,
   place: { version: 1, outside: ['198.51.100.10'], gateway: '198.51.100.1' },

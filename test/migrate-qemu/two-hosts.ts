@@ -26,6 +26,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { ownName } from '../../src/lab/own-name.js';
 import { endProcess, markOf, type ProcessMark } from '../../src/migrate/process-mark.js';
 import { Qmp } from '../../src/migrate/qmp.js';
 import { type FakeVmDaemon, fakeVmDaemon } from './fake-vm-daemon.js';
@@ -65,7 +66,7 @@ export class TwoHosts {
   }
 
   static async up(t: TestContext): Promise<TwoHosts> {
-    const directory = mkdtempSync(join(tmpdir(), `tiflow-mig-${process.pid}-`));
+    const directory = mkdtempSync(join(tmpdir(), ownName('')));
     const athos = await host(t, directory, 'athos');
     const porthos = await host(t, directory, 'porthos');
     const hosts = new TwoHosts(directory, { athos, porthos });
@@ -314,7 +315,7 @@ export class Run {
 }
 
 async function host(t: TestContext, directory: string, name: string): Promise<Host> {
-  const namespace = `tiflow-mig-${name}-${process.pid}-${Math.random().toString(36).slice(2, 6)}`;
+  const namespace = ownName(`${name}-${Math.random().toString(36).slice(2, 6)}`);
   const runDir = join(directory, name);
   execFileSync('ip', ['netns', 'add', namespace]);
   const ip = (line: string) => execFileSync('ip', ['-n', namespace, ...line.split(' ')]);

@@ -18,10 +18,11 @@ import {
   runCommand,
   runInside,
 } from '../../src/lab/namespace.js';
+import { ownName } from '../../src/lab/own-name.js';
 import { until } from '../../src/lab/wait.js';
 
 const HOOK = fileURLToPath(new URL('../../../etc/nsupdate-hook', import.meta.url));
-const NAMESPACE = `tl${process.pid}-dns`;
+const NAMESPACE = ownName('dns');
 const MAC = '52:54:00:12:34:56';
 
 const zone = (records: string): string => `$TTL 60

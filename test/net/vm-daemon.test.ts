@@ -16,6 +16,7 @@ import { DaemonClient } from '../../src/daemon/client.js';
 import { daemonPid } from '../../src/daemon/run-directory.js';
 import type { TapView } from '../../src/daemon/view.js';
 import { type GuestState, unknownGuest } from '../../src/guest/identity.js';
+import { ownName } from '../../src/lab/own-name.js';
 import { openTap, writeFrame } from '../../src/lab/tap.js';
 import { until } from '../../src/lab/wait.js';
 import { closeFd } from '../../src/libc/socket.js';
@@ -34,7 +35,7 @@ const PEER = address('203.0.113.7');
 let namespaces = 0;
 
 function hypervisor(t: TestContext) {
-  const name = `tiflow-vm-${process.pid}-${++namespaces}`;
+  const name = ownName(`vm-${++namespaces}`);
   const path = `/run/netns/${name}`;
   const runDir = join(mkdtempSync(join(tmpdir(), `${name}-`)), 'run');
   const open = new Map<string, number>();

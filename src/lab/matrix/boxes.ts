@@ -104,12 +104,14 @@ export function denyInbound(lab: Lab, end: End, services: boolean): void {
 
 /** Source ports change, too; the services, if there are any, are forwarded. */
 export function masquerade(lab: Lab, end: End, services: boolean): void {
+  // Behind it may be one who only answers: then its own address is never a caller's.
+  const counter = services ? '' : 'counter';
   for (const { host, inside, address4, address6 } of BOXES[end]) {
     const inbound = `iifname != "${inside}" tcp dport ${PORTS}`;
     nft(lab, host, {
       postrouting: [
         'type nat hook postrouting priority srcnat',
-        `oifname != "${inside}" meta l4proto tcp counter masquerade fully-random`,
+        `oifname != "${inside}" meta l4proto tcp ${counter} masquerade fully-random`,
       ],
       ...(services && {
         prerouting: [

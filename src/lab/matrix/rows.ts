@@ -141,7 +141,7 @@ export const ROWS: readonly Row[] = [
   {
     name: 'unknown-options-dropped',
     summary: 'SYNs with an unknown option dropped',
-    why: 'The third SYN goes without it: only the client knows that there was one. The destination is remembered, and the next connection not delayed.',
+    why: 'The third SYN goes without it: only the client knows that there was one. After the second such connection the destination is remembered, and the next not delayed.',
     settings: { plain_peer_ttl: '4s' },
     build: (lab) => mangle(lab, `${IS.syn} tcp option ${TI} exists counter drop`),
     before: checkMemory,
