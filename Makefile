@@ -71,7 +71,7 @@ format: $(MODULES) ## format and lint
 types: $(OUT)/.built ## TypeScript
 
 .PHONY: units
-units: $(OUT)/.built ## tests that need no root
+units: $(OUT)/.built $(BPF_OBJECT) ## tests that need no root
 	node --test --test-reporter=spec $$($(TESTS) -not \( $(NEEDS_ROOT) \) | sort)
 
 .PHONY: abi
