@@ -16,7 +16,7 @@ import type { Netlink } from '../link/netlink.js';
 import { isLinkLocal } from '../link/route.js';
 import { destroySocket } from '../link/sockets.js';
 import type { Outlet, SyncAgent } from '../sync/agent.js';
-import type { SyncEvent } from '../sync/event.js';
+import type { FailureReason, SyncEvent } from '../sync/event.js';
 import { wireOf } from '../sync/handshake.js';
 import { resetFromPeer } from '../sync/segments.js';
 import { type Address, family } from '../wire/address.js';
@@ -49,7 +49,7 @@ interface Journey {
   kernel: Tuple;
   /** When the new address became usable: give_up counts from here. */
   since: number;
-  reason: string | undefined;
+  reason: FailureReason | undefined;
 }
 
 export interface MobilityOptions {
@@ -143,7 +143,7 @@ export class Mobility {
   }
 
   /** Why the last attempt to move this flow came to nothing; undefined: none has. */
-  failureOf(kernel: Tuple): string | undefined {
+  failureOf(kernel: Tuple): FailureReason | undefined {
     return this.#journeys.get(tupleKey(kernel))?.reason;
   }
 
@@ -158,7 +158,7 @@ export class Mobility {
       this.moves.completed += 1;
     } else if (event.type === 'failed' && journey !== undefined) {
       journey.reason = event.reason;
-      if (event.final) this.#fail(journey);
+      if (event.final) this.#fail(event.kernel, event.reason);
     }
   }
 
@@ -284,15 +284,17 @@ export class Mobility {
   #giveUpDue(): void {
     this.#giveUp = undefined;
     const due = monotonicMs() - this.#o.giveUpMs;
-    for (const journey of this.#journeys.values()) if (journey.since <= due) this.#fail(journey);
+    for (const journey of this.#journeys.values()) {
+      if (journey.since > due) continue;
+      this.#fail(journey.kernel, this.#o.agent.reasonNow(journey.kernel, journey.reason));
+    }
     this.#armGiveUp();
   }
 
-  #fail({ kernel, reason }: Journey): void {
-    const why = reason ?? 'no-answer';
+  #fail(kernel: Tuple, reason: FailureReason): void {
     this.moves.failed += 1;
-    this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
-    this.reset(kernel, why);
+    this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason });
+    this.reset(kernel, reason);
   }
 
   /* One picture for one reconciliation: 1,000 flows to one peer ask the kernel once. */

@@ -6,7 +6,7 @@
 import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
 import type { Clock, Outlet, SyncAgent } from '../sync/agent.js';
-import type { SyncEvent } from '../sync/event.js';
+import type { FailureReason, SyncEvent } from '../sync/event.js';
 import { encodePacket } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
 import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
@@ -16,7 +16,7 @@ import type { SynchronizeView } from './view.js';
 interface Journey {
   kernel: Tuple;
   since: number;
-  reason: string | undefined;
+  reason: FailureReason | undefined;
 }
 
 interface Tally {
@@ -30,7 +30,7 @@ interface Tally {
 
 export interface VmFlowsOptions {
   boundary: Pick<Boundary, 'command' | 'flow'>;
-  agent: Pick<SyncAgent, 'move' | 'cancel' | 'state'>;
+  agent: Pick<SyncAgent, 'move' | 'cancel' | 'state' | 'reasonNow'>;
   /** Of the tap with this index. */
   mtuOf: (tap: number) => number;
   outlet: Pick<Outlet, 'toKernel'>;
@@ -91,7 +91,7 @@ export class VmFlows {
     if (event.type === 'proven') this.#end(journey, undefined);
     if (event.type !== 'failed') return;
     journey.reason = event.reason;
-    if (event.final) this.#fail(journey);
+    if (event.final) this.#fail(journey, event.reason);
   }
 
   /** A flow has ended, or does not live here any more. */
@@ -144,12 +144,11 @@ export class VmFlows {
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason });
   }
 
-  #fail(journey: Journey): void {
-    const { kernel, reason } = journey;
-    const why = reason ?? 'no-answer';
-    this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason: why });
-    this.reset(kernel, why);
-    this.#end(journey, why);
+  #fail(journey: Journey, reason: FailureReason): void {
+    const { kernel } = journey;
+    this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason });
+    this.reset(kernel, reason);
+    this.#end(journey, reason);
   }
 
   /** Synchronizes a flow from where it is; false: it cannot be, or is under way already. */
@@ -179,7 +178,8 @@ export class VmFlows {
     this.#giveUp = undefined;
     const due = this.#o.clock.now() - this.#o.giveUpMs;
     for (const journey of [...this.#journeys.values()]) {
-      if (journey.since <= due) this.#fail(journey);
+      if (journey.since > due) continue;
+      this.#fail(journey, this.#o.agent.reasonNow(journey.kernel, journey.reason));
     }
     this.#armGiveUp();
   }

@@ -16,7 +16,7 @@ import { decodePacket, encodePacket, type Packet } from '../wire/packet.js';
 import type { Tuple } from '../wire/tuple.js';
 import { Claims } from './claims.js';
 import type { Clock } from './clock.js';
-import type { SyncEvent } from './event.js';
+import type { FailureReason, SyncEvent } from './event.js';
 import { KeyRing } from './key-ring.js';
 import { kickEffects, silentMs } from './kick.js';
 import { type MoveOptions, Moves } from './moves.js';
@@ -143,6 +143,11 @@ export class SyncAgent {
     const state = this.#moves.stateOf(kernel);
     if (state === undefined) return 'steady';
     return state === 'confirming' ? 'confirming' : 'syncing';
+  }
+
+  /** Why a move comes to nothing that is given up now, after it has `failed` so before, if it has. */
+  reasonNow(kernel: Tuple, failed: FailureReason | undefined): FailureReason {
+    return this.state(kernel) === 'confirming' ? 'unconfirmed' : (failed ?? 'no-answer');
   }
 
   /** How much is under way; both are bounded. */

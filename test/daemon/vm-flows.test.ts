@@ -37,6 +37,7 @@ function machine() {
       move: (kernel, source, options) => moves.push({ kernel, source, o: options }),
       cancel: (kernel) => done.push(`cancel ${kernel.localPort}`),
       state: () => 'steady',
+      reasonNow: (_, before) => before ?? 'no-answer',
     },
     mtuOf: () => 1500,
     outlet: {

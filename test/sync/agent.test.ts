@@ -86,6 +86,17 @@ describe('a synchronization', () => {
     exchange(p);
   });
 
+  test('why it comes to nothing that is given up now', () => {
+    const p = pair();
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    const reasonAfter = (failed?: 'refused') => p.mover.agent.reasonNow(p.kernel, failed);
+    assert.deepEqual([reasonAfter(), reasonAfter('refused')], ['no-answer', 'refused']);
+    p.peer.receive(...p.mover.takeSent());
+    p.mover.receive(...p.peer.takeSent());
+    p.mover.takeSent(); // the CONFIRM: lost
+    assert.deepEqual([reasonAfter(), reasonAfter('refused')], ['unconfirmed', 'unconfirmed']);
+  });
+
   test('the CONFIRM is lost: it is repeated', () => {
     const p = pair();
     p.mover.agent.move(p.kernel, NEW, PATH);
