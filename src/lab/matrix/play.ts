@@ -116,7 +116,28 @@ async function playColumns(
 
 const broken = (error: unknown): Cell => ({ kind: 'broken', detail: (error as Error).message });
 
+/**
+ * Two SYNs that a lossy wire has lost look like a firewall that drops our option: such a
+ * connection is plain, and none that the row is about.
+ */
 async function open(
+  stage: Stage,
+  row: Row,
+  wanted: Pick<Actor, 'column' | 'family'>,
+): Promise<Actor> {
+  if (!row.wire) return openOnce(stage, row, wanted);
+  return until('a TI flow over the lossy wire', async () => {
+    const actor = await openOnce(stage, row, wanted);
+    const { transfer } = actor;
+    const ends = [await stage.flow('aramis', transfer), await stage.flow('vm', transfer)];
+    if (ends.every((flow) => flow?.reason !== 'syn-lost')) return actor;
+    stage.step('two SYNs were lost, the connection is plain: another one');
+    transfer.streams.stop();
+    return undefined;
+  });
+}
+
+async function openOnce(
   stage: Stage,
   row: Row,
   { column, family }: Pick<Actor, 'column' | 'family'>,
