@@ -5,6 +5,14 @@ import { mkdirSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { TestContext } from 'node:test';
 import { socketPath } from '../../src/daemon/run-directory.js';
+import type {
+  ExportView,
+  GuestPlaceView,
+  ImportView,
+  SynchronizeView,
+  TapsView,
+  TapView,
+} from '../../src/daemon/view.js';
 import { unknownGuest } from '../../src/guest/identity.js';
 import { mac } from '../../src/wire/ethernet.js';
 
@@ -64,19 +72,35 @@ function answerTo(fake: FakeVmDaemon, { method = '', url = '' }: IncomingMessage
 }
 
 const GUEST = unknownGuest(mac('52:54:00:00:00:0a'));
+const PLACE: GuestPlaceView = {
+  version: 1,
+  outside: ['198.51.100.10'],
+  gateway: '198.51.100.1',
+};
+const EXPORT: ExportView = { version: 1, guest: GUEST, outside: ['192.0.2.10'], flows: FLOWS };
+const IMPORT: ImportView = { version: 1, imported: 2, refused: 0 };
+const SYNCHRONIZE: SynchronizeView = {
+  ...{ version: 1, moved: 2, failed: 0, pending: 0 },
+  failures: [],
+};
 const ANSWERS: Record<string, object> = {
   guest: GUEST,
-  place: { version: 1, outside: ['198.51.100.10'], gateway: '198.51.100.1' },
-  export: { version: 1, guest: GUEST, flows: FLOWS },
-  import: { version: 1, imported: 2, refused: 0 },
-  synchronize: { version: 1, moved: 2, failed: 0, pending: 0, failures: [] },
+  place: PLACE,
+  export: EXPORT,
+  import: IMPORT,
+  synchronize: SYNCHRONIZE,
 };
 
-function views(taps: string[]) {
-  const flows = { protected: 2, moving: 0, moved: 0, legacy: 0 };
-  const view = { mac: GUEST.mac, place: 'home', inside: [], outside: [], gateway: null, flows };
-  return { version: 1, taps: taps.map((name) => ({ name, ...view })) };
-}
+const VIEW: Omit<TapView, 'name'> = {
+  ...{ mac: GUEST.mac, place: 'home', gateway: null },
+  ...{ inside: [], outside: [] },
+  flows: { protected: 2, moving: 0, moved: 0, legacy: 0 },
+};
+
+const views = (taps: string[]): TapsView => ({
+  version: 1,
+  taps: taps.map((name) => ({ name, ...VIEW })),
+});
 
 async function bodyOf(request: IncomingMessage): Promise<unknown> {
   let text = '';
