@@ -281,10 +281,12 @@ export class Migration {
   }
 
   async #announce(): Promise<void> {
-    // QEMU says "completed" before it has worked out how long it took.
-    const { source } = this.#known;
-    if (source.qmp.closed === undefined) this.facts.memory = await source.migration();
     await this.#askRunning('announce');
+    // QEMU has said "completed" before it had worked out how long it took; it may have died since.
+    const { source } = this.#known;
+    if (source.qmp.closed !== undefined) return;
+    const memory = await source.migration().catch(() => undefined);
+    if (memory !== undefined) this.facts.memory = memory;
   }
 
   async #release(): Promise<void> {

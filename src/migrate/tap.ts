@@ -92,10 +92,16 @@ export async function chooseBridge(asked: string | undefined, there: string | un
 
 /** Removes a tap that outlives its QEMU, because somebody made it persistent. */
 export async function removeTap(name: string): Promise<void> {
-  if (interfaceIndex(name) === undefined) return;
-  const [link] = await links(['dev', name]);
-  if (link?.linkinfo?.info_kind !== 'tun') return;
-  await run(`remove tap ${name}`, ['ip', 'link', 'del', 'dev', name]);
+  const isThere = () => interfaceIndex(name) !== undefined;
+  if (!isThere()) return;
+  try {
+    const [link] = await links(['dev', name]);
+    if (link?.linkinfo?.info_kind !== 'tun') return;
+    await run(`remove tap ${name}`, ['ip', 'link', 'del', 'dev', name]);
+  } catch (error) {
+    // Of a QEMU that has just ended, it goes by itself at any moment.
+    if (isThere()) throw error;
+  }
 }
 
 async function links(which: string[]): Promise<LinkRecord[]> {

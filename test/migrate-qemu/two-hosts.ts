@@ -195,11 +195,11 @@ export class TwoHosts {
     return hosts.join(' and ') || 'nowhere';
   }
 
-  /** Nobody works on it any more, and no journal or socket is left. */
-  async assertOver(): Promise<void> {
+  /** Nobody works on it any more, and no journal or socket is left.  `told`: of who worked on it. */
+  async assertOver(told = ''): Promise<void> {
     await until('no tiflow', () => this.#tiflows().length === 0);
     await until('no journal, no socket', () => this.#leftovers().length === 0, OVER_MS).catch(() =>
-      assert.deepEqual(this.#leftovers(), [], this.logs()),
+      assert.deepEqual(this.#leftovers(), [], `${told}\n${this.logs()}`),
     );
   }
 
