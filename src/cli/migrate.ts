@@ -184,8 +184,9 @@ async function guard(id: string, runDir: string): Promise<void> {
   for await (const chunk of process.stdin.setEncoding('utf8')) heard += chunk;
   // It has ended by itself, and has said what to do if anything is to be done.
   if (heard !== '') return;
-  const journal = new Journals(runDir).readSource(id);
-  if (journal === undefined) return;
+  const journals = new Journals(runDir);
+  const journal = journals.readSource(id);
+  if (journal === undefined) return journals.remove({ id, side: 'source' });
   // The kernel closes the pipe before the process is gone.
   await hasEnded(journal.owner, OWNER_ENDS_MS);
   const what = await recoverById(id, runDir, GUARD_RECONNECT_MS);

@@ -107,7 +107,8 @@ export class Journals {
 
   remove(of: { id: string; side: AnyJournal['side'] }): void {
     rmSync(this.privateDirectory(of), { recursive: true, force: true });
-    rmSync(this.pathOf(of), { force: true });
+    // The second is of somebody who was killed while he wrote.
+    for (const path of [this.pathOf(of), `${this.pathOf(of)}.new`]) rmSync(path, { force: true });
     try {
       rmdirSync(this.directory);
     } catch (error) {

@@ -75,6 +75,7 @@ export class Migration {
   #flows: Record<string, Exported> = {};
   #synchronizing: Promise<void> | undefined;
   #isDiscarded = false;
+  #isAnnounced = false;
 
   constructor(o: MigrationContext) {
     this.#o = o;
@@ -135,8 +136,9 @@ export class Migration {
       ...{ remote: { host, rsh, tiflow }, qemu: source.qemu.mark, qmp: source.qmp.path },
       ...{ taps, interfaces: [...source.taps.values()], flows: 'here', go: 'none' },
     };
-    journals.write(this.#journal);
+    // First the guard: a journal that nobody looks after would be there for ever.
     this.#o.startGuard(request.id);
+    journals.write(this.#journal);
     const guests: Record<string, unknown> = {};
     for (const tap of taps) guests[tap] = await daemon.guest(tap);
     const asked = { request: request.addresses, guests };
@@ -282,6 +284,7 @@ export class Migration {
 
   async #announce(): Promise<void> {
     await this.#askRunning('announce');
+    this.#isAnnounced = true;
     // QEMU has said "completed" before it had worked out how long it took; it may have died since.
     const { source } = this.#known;
     if (source.qmp.closed !== undefined) return;
@@ -291,7 +294,8 @@ export class Migration {
 
   async #release(): Promise<void> {
     await releaseSource(this.#side, this.#known.source.qmp);
-    await this.#askRunning('done');
+    // Else the destination must know of it still when `--recover` makes up for that.
+    if (this.#isAnnounced) await this.#askRunning('done');
   }
 
   /* After the commit a lost channel is opened again. */
@@ -301,8 +305,10 @@ export class Migration {
     } catch (error) {
       if (!(error instanceof ChannelLost)) throw error;
       await this.#there.close();
-      this.#remote = (await askThere(this.#side)).remote;
-      await this.#ask(name, {}, ANSWER_MS);
+      const { remote, state } = await askThere(this.#side);
+      this.#remote = remote;
+      // "gone" after `done`: that has got there.
+      if (name === 'announce' || state === 'running') await this.#ask(name, {}, ANSWER_MS);
     }
   }
 

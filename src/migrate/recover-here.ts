@@ -26,6 +26,8 @@ export async function recoverHere(
   o.journals.claim(journal);
   const [qemu] = qemusOfMigration(id);
   if (qemu !== undefined && (await isRunning(qemu))) return { state: 'running', journal };
+  // It may have run here, and ended since: then its disks are all that there is of it.
+  if (qemu === undefined && journal.go !== 'none') journal.files = [];
   await discard(o.journals, journal, o.daemon);
   return { state: 'gone', journal: undefined };
 }

@@ -52,7 +52,7 @@ export type Recovered = 'resumed' | 'migrated';
 export async function recover(side: SourceSide): Promise<Recovered> {
   const { journals, journal } = side;
   journals.claim(journal);
-  if (journal.go === 'sent') await decide(side);
+  if (journal.go === 'sent') await (await decide(side)).close();
   if (journal.go === 'acknowledged') {
     await finish(side);
     return 'migrated';
@@ -142,11 +142,19 @@ export async function discardThere(side: SourceSide): Promise<void> {
 async function finish(side: SourceSide): Promise<void> {
   // Here first: it is what matters when the destination cannot be reached any more.
   await releaseSource(side);
-  const { remote } = await askThere(side);
+  const { remote, state } = await askThere(side);
+  try {
+    // "gone": all was done there, or it has ended since.
+    if (state === 'running') await announceThere(remote);
+  } finally {
+    await remote.close();
+  }
+  side.journals.remove(side.journal);
+}
+
+async function announceThere(remote: Remote): Promise<void> {
   await remote.channel.request('announce', {}, RECOVER_TIMEOUT_MS);
   await remote.channel.request('done', {}, RECOVER_TIMEOUT_MS);
-  await remote.close();
-  side.journals.remove(side.journal);
 }
 
 /** The VM runs elsewhere: its QEMU here quits; its taps and its old address are given up. */

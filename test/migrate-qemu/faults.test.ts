@@ -7,7 +7,7 @@
  */
 
 import assert from 'node:assert/strict';
-import { truncateSync } from 'node:fs';
+import { readdirSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { STAGES, type StageName } from '../../src/migrate/event.js';
@@ -90,6 +90,27 @@ for (const party of PARTIES) {
     for (const stage of STAGES) test(`in ${stage}`, (t) => dies(t, party, stage));
   });
 }
+
+test('M and the VM die after it has moved: its disk stays', async (t) => {
+  const hosts = await TwoHosts.up(t);
+  truncateSync(hosts.disk, DISK_BYTES);
+  await hosts.startVm();
+  let release: () => void = () => undefined;
+  const answer = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  hosts.porthos.daemon.hold.set('announce', answer);
+  const run = hosts.migrate('--storage', 'copy', '--storage-dir', hosts.copies);
+  await run.reaches('announce', 'begin');
+  await hosts.isAsked('porthos', 'announce');
+  await killThem(hosts, 'porthos', 'qemu-system', '-incoming');
+  run.kill('SIGKILL');
+  release();
+  await run.end();
+  await hosts.assertOver();
+  assert.equal(await hosts.whereItRuns(), 'nowhere');
+  assert.equal(readdirSync(hosts.copies).length, 1);
+});
 
 async function dies(t: Parameters<typeof TwoHosts.up>[0], party: Party, stage: StageName) {
   const hosts = await TwoHosts.up(t);
