@@ -8,7 +8,8 @@
  * What counts is that the programs' bytes have arrived.
  */
 
-import { runCommand } from '../src/lab/namespace.js';
+import { readFileSync } from 'node:fs';
+import { LabError } from '../src/lab/namespace.js';
 import { now, pause, until } from '../src/lab/wait.js';
 import type { WatchedDaemon } from '../src/lab/watched-daemon.js';
 import { closeFd } from '../src/libc/socket.js';
@@ -22,8 +23,16 @@ const INNER = '10.91.8.2';
 const PORT = 5001;
 /* Long enough for the kernels to have sent everything once more, in vain. */
 const DARK_MS = 1_000;
-const PATIENCE_MS = 120_000;
+const PATIENCE_MS = 60_000;
+const FILES_OF_OURS = 200;
 const MESSAGE = new Uint8Array(100);
+
+/** The most connections that this process may have, both ends of them, beside what it needs. */
+export function mostConnections(): number {
+  const limits = readFileSync('/proc/self/limits', 'utf8');
+  const files = /^Max open files +(\d+)/m.exec(limits)?.[1];
+  return Math.floor((Number(files) - FILES_OF_OURS) / 2);
+}
 
 export class GatewayCrowd {
   readonly #peer = new Host('peer');
@@ -59,7 +68,6 @@ export class GatewayCrowd {
 
   /** Starts the daemons and opens so many connections; rejects if one is no TI flow. */
   async open(count: number): Promise<void> {
-    runCommand(['prlimit', '--pid', String(process.pid), `--nofile=${2 * count + 4096}`]);
     const gateway = await startDaemon(this.#gateway, { gateway: true, watched: false });
     this.#daemons = [gateway, await startDaemon(this.#peer, { watched: false })];
     const listener = this.#inner.inside(() => listenOn({ address: INNER, port: PORT }, count));
@@ -87,15 +95,29 @@ export class GatewayCrowd {
     this.#subnet = this.#subnet === 1 ? 2 : 1;
     const at = now();
     this.#peer.ip(...this.#arrival());
-    let waiting = this.#sockets.map((fd) => ({ fd, missing: MESSAGE.length }));
+    const waiting = this.#sockets.map((fd) => ({ fd, missing: MESSAGE.length }));
     const buffer = new Uint8Array(4096);
+    // No further than the first that still waits: looking must not cost what is measured.
     const arrived = () => {
-      for (const each of waiting) each.missing -= receiveWaiting(each.fd, buffer);
-      waiting = waiting.filter(({ missing }) => missing > 0);
-      return waiting.length === 0;
+      for (let each = waiting.at(-1); each !== undefined; each = waiting.at(-1)) {
+        each.missing -= receiveWaiting(each.fd, buffer);
+        if (each.missing > 0) return false;
+        waiting.pop();
+      }
+      return true;
     };
-    await until('all bytes to arrive', arrived, PATIENCE_MS);
+    await until('all bytes to arrive', arrived, PATIENCE_MS).catch(async (error: Error) => {
+      throw new LabError(`${error.message}: ${await this.#told()}`);
+    });
     return now() - at;
+  }
+
+  /** What both daemons say of their flows. */
+  async #told(): Promise<string> {
+    const all = await Promise.all(this.#daemons.map((daemon) => daemon.status()));
+    return all
+      .map(({ flows, moves, counters }) => JSON.stringify({ flows, moves, counters }))
+      .join('; ');
   }
 
   remove(): void {

@@ -99,9 +99,9 @@ const FILE_SHAPE = z.strictObject({
     .refine((table) => table < 251 || table > 255, 'must not be 251 to 255')
     .default(TABLE_DEFAULT),
   source_ports: z
-    .string('must be a string like "61000-65535"')
+    .string('must be a string like "10000-32767"')
     .transform(portRange)
-    .default({ first: 61_000, last: 65_535 }),
+    .default({ first: 10_000, last: 32_767 }),
   flows_max: integer(16, 4_194_304).default(65_536),
   renew: shellCommand,
   psk: pskShape.optional(),
@@ -229,7 +229,7 @@ function portRange(text: string, context: z.RefinementCtx): PortRange {
   const match = /^(\d{1,5})-(\d{1,5})$/.exec(text);
   const [first, last] = [Number(match?.[1]), Number(match?.[2])];
   if (first >= 1024 && last <= 65_535 && first <= last) return { first, last };
-  const what = 'must be two ports from 1024 to 65535, like "61000-65535"';
+  const what = 'must be two ports from 1024 to 65535, like "10000-32767"';
   context.addIssue({ code: 'custom', message: `${JSON.stringify(text)} ${what}` });
   return z.NEVER;
 }

@@ -1,6 +1,7 @@
 /*
  * The source port of a new wire: random (RFC 6056: an off-path attacker has to guess it), outside
- * the range that the kernel itself draws from, and of no connection that the boundary knows.
+ * the range that the kernel itself draws from, and of no connection that the boundary knows.  The
+ * size of the range bounds how many connections to one service of a peer can be moved.
  */
 import type { Tuple } from '../wire/tuple.js';
 

@@ -40,7 +40,7 @@ describe('values', () => {
       plainPeerTtlMs: 3_600_000,
       mark: 0x5449,
       table: 0x5449,
-      sourcePorts: { first: 61_000, last: 65_535 },
+      sourcePorts: { first: 10_000, last: 32_767 },
       flowsMax: 65_536,
       renew: undefined,
       psk: undefined,
@@ -167,7 +167,7 @@ const MISTAKES: [string, string, string[]][] = [
     'source_ports = "65535-61000"',
     [
       'tiflow.toml:1: source_ports: "65535-61000" must be two ports from 1024 to 65535, ' +
-        'like "61000-65535"',
+        'like "10000-32767"',
     ],
   ],
   [
