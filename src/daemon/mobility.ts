@@ -77,6 +77,7 @@ export class Mobility {
   #o: MobilityOptions;
   #journeys = new Map<string, Journey>();
   #timer: NodeJS.Timeout | undefined;
+  #recent: Surroundings | undefined;
   #giveUp: NodeJS.Timeout | undefined;
   #restUntil = 0;
 
@@ -170,7 +171,7 @@ export class Mobility {
   /** Synchronizes a flow from where it is; false: it cannot be used, or is under way already. */
   again(kernel: Tuple, flow: Flow): boolean {
     const wire = wireOf(kernel, flow);
-    const home = this.#picture()
+    const home = this.#recentPicture()
       .holders(wire.local)
       .find((holder) => holder.carrier);
     const isBusy = (flow.flags & FLOW_FLAG.HELD) !== 0 || this.#o.agent.state(kernel) !== 'steady';
@@ -295,6 +296,17 @@ export class Mobility {
     this.moves.failed += 1;
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason });
     this.reset(kernel, reason);
+  }
+
+  /* For flows that stall: a thousand do so in one turn of the event loop when their peer is away. */
+  #recentPicture(): Surroundings {
+    if (this.#recent === undefined) {
+      this.#recent = this.#picture();
+      setImmediate(() => {
+        this.#recent = undefined;
+      });
+    }
+    return this.#recent;
   }
 
   /* One picture for one reconciliation: 1,000 flows to one peer ask the kernel once. */
