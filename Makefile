@@ -41,18 +41,9 @@ demo-vm: build root ## a real guest goes to a hypervisor in another subnet, its 
 .PHONY: check
 check: $(MODULES) format types units abi-check ## format, types, lint, units: no root, under a minute
 
-# Not yet part of `make test`: they have passed one by one, not in one run.  See CHANGELOG.
-SEPARATE := -path '$(OUT)/test/vm/*' -o -path '$(OUT)/test/migrate-qemu/*' -o -path '$(OUT)/test/matrix/*'
-
 .PHONY: test
-test: build root check ## units, data plane, kernel, namespaces, lab (20 minutes)
-	@echo 'not in this run: real guests and middleboxes, `make test-guests` (1 hour)'
-	node --test --test-reporter=spec --test-concurrency=1 \
-	  $$($(TESTS) \( $(NEEDS_ROOT) \) -not \( $(SEPARATE) \) | sort)
-
-.PHONY: test-guests
-test-guests: build root ## real guests that are migrated, every way that can fail, the middlebox matrix
-	node --test --test-reporter=spec --test-concurrency=1 $$($(TESTS) \( $(SEPARATE) \) | sort)
+test: build root check ## units, data plane, kernel, namespaces, lab, real guests (50 minutes)
+	node --test --test-reporter=spec --test-concurrency=1 $$($(TESTS) \( $(NEEDS_ROOT) \) | sort)
 
 .PHONY: bench
 bench: build root ## measurements side by side, as ratios; writes bench/results.json

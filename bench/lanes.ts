@@ -14,21 +14,22 @@ import { now, pause, until } from '../src/lab/wait.js';
 import type { WatchedDaemon } from '../src/lab/watched-daemon.js';
 import { startDaemon } from './daemon.js';
 import { A, B, LINK, Pair } from './pair.js';
+import type { TurnLane } from './turns.js';
 
-const PORT = 5201;
+export const PORT = 5201;
 const OLD = '10.91.1.1';
 /* bbr, the default of some systems, drops to four packets for 200 ms every ten seconds. */
-const CONGESTION_CONTROL = 'cubic';
+export const CONGESTION_CONTROL = 'cubic';
 /* Sender and its ACKs on one CPU, receiver and its softirqs on the other: left to the scheduler,
  * packets overtake each other on a veth, and throughput jumps between 10 and 50 Gbit/s.
  */
-const CPU = { sender: 0, receiver: 1 };
+export const CPU = { sender: 0, receiver: 1 };
 /* iperf3 has two connections: control and transfer. */
-const CONNECTIONS = 2;
+export const CONNECTIONS = 2;
 
 export type LaneKind = 'plain' | 'control' | 'attached' | 'moved';
 
-export class Lane {
+export class Lane implements TurnLane<LaneKind> {
   readonly kind: LaneKind;
   readonly #pair = new Pair();
   #daemons: readonly [WatchedDaemon, WatchedDaemon] | undefined;
@@ -122,5 +123,5 @@ export class Lane {
 const readTcp = (): string => readFileSync('/proc/self/net/tcp6', 'utf8');
 
 /** Whether a socket of /proc/net/tcp6 is in state LISTEN (0A) on the port. */
-const listens = (sockets: string): boolean =>
+export const listens = (sockets: string): boolean =>
   new RegExp(`:${PORT.toString(16).toUpperCase()} \\S+ 0A `).test(sockets);

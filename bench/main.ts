@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import { sweepOwn } from '../src/lab/own-name.js';
 import { blackout } from './blackout.js';
 import { gatewayMany } from './gateway-many.js';
+import { gatewayThroughput } from './gateway-throughput.js';
 import { many } from './many.js';
 import type { Measurement, MeasureOptions, Result } from './measurement.js';
 import { optionsDropped } from './options-dropped.js';
@@ -27,7 +28,7 @@ const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.ur
 
 const MEASUREMENTS: readonly Measurement[] = [
   ...[throughput, setUpTime, optionsDropped, perPacket, blackout, sleep, many],
-  ...[gatewayMany, vmGap, vmThroughput],
+  ...[gatewayThroughput, gatewayMany, vmGap, vmThroughput],
 ];
 
 const USAGE_EXIT = 2;

@@ -25,7 +25,8 @@ export class Pair {
   /** Puts a boundary on both ends; the second time it is the same one. */
   attach(): void {
     if (this.#boundaries.length === 0) {
-      for (const host of [this.a, this.b]) this.#boundaries.push({ host, boundary: open(host) });
+      for (const host of [this.a, this.b])
+        this.#boundaries.push({ host, boundary: openBoundary(host) });
     }
     for (const { host, boundary } of this.#boundaries) {
       boundary.stockHalves();
@@ -58,7 +59,8 @@ export class Pair {
   }
 }
 
-function open(host: Host): Boundary {
+/** A boundary that this process holds: no daemon. */
+export function openBoundary(host: Host): Boundary {
   const boundary = Boundary.open({ runDir: host.runDir });
   boundary.writeSettings({ enabled: 1, mark: 1, rstSilentMs: 200, plainPeerTtlS: 3600 });
   return boundary;

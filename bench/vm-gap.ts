@@ -12,6 +12,7 @@
  * pause.  The pause is by QEMU's own events, one clock for both.  What the guest takes to go on (a new
  * QEMU without KVM has to translate every instruction of it again) is shown apart.
  */
+import { LabError } from '../src/lab/namespace.js';
 import { pause } from '../src/lab/wait.js';
 import type { Score } from './beats.js';
 import { GuestSegments } from './guest-segments.js';
@@ -80,6 +81,9 @@ async function measureOne(lane: VmLane): Promise<Sample> {
     const metronome = await Metronome.start(lane.lab, lane.address);
     await pause(BEFORE_MS);
     const move = await lane.move();
+    if (lane.kind === 'tiflow' && move.provenMs === undefined) {
+      throw new LabError('tiflow migrate has moved no flow');
+    }
     await metronome.silenceEnded(move.resumedMs);
     return sampleOf(move, await metronome.stop(), segments);
   } finally {
