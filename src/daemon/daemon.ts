@@ -50,6 +50,7 @@ import { claimRunDirectory, type RunDirectory } from './run-directory.js';
 import { configure, countersByName } from './settings.js';
 import { Settling } from './settling.js';
 import { Stalls } from './stalls.js';
+import { Translations } from './translations.js';
 import { Upkeep } from './upkeep.js';
 import { Uplinks } from './uplinks.js';
 import { tiflowVersion } from './version.js';
@@ -117,6 +118,7 @@ class Daemon implements DaemonControl {
   #narrowPaths: NarrowPaths;
   #stalls: Stalls;
   #freezer: Freezer;
+  #translations: Translations;
   #vmFlows: VmFlows;
   #vms: Vms;
   #end: () => void = () => undefined;
@@ -189,6 +191,14 @@ class Daemon implements DaemonControl {
     this.#vms = this.#newVms();
     this.#freezer = new Freezer({ boundary, agent: this.#agent });
     this.#stalls = this.#newStalls(emit);
+    this.#translations = new Translations({
+      ...{ boundary, netlink: this.#netlink, poller: this.#poller },
+      isOurs: (a) => {
+        this.#monitor.catchUp();
+        return this.#monitor.addresses().some((each) => each.address === a);
+      },
+      warn: (message, error) => this.#log.warn({ err: error }, message),
+    });
   }
 
   /** Serves until it is told to end. */
@@ -205,6 +215,7 @@ class Daemon implements DaemonControl {
     this.#poller.add(this.#boundary.eventsFd, () => this.#readEvents());
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
+    this.#translations.attached();
     this.#reconcile();
     this.#vms.resume();
     this.#care.catchUp();
@@ -218,6 +229,7 @@ class Daemon implements DaemonControl {
     this.#settling.close();
     this.#stalls.close();
     this.#freezer.close();
+    this.#translations.close();
     this.#vms.close();
     this.#vmFlows.close();
     this.#narrowPaths.close();
@@ -325,6 +337,7 @@ class Daemon implements DaemonControl {
     const isGateway = gateway ?? this.#boundary.attached('gateway').includes(name);
     this.#boundary.attach(name, isGateway ? 'gateway' : 'host');
     this.#emit({ event: 'attached', interface: name });
+    this.#translations.attached();
     this.#care.attached();
     this.#mobility.reconcile();
   }

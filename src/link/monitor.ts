@@ -9,22 +9,11 @@
  */
 import { SystemError } from '../libc/errno.js';
 import type { Poller } from '../libc/poller.js';
-import {
-  AF_NETLINK,
-  bindNetlink,
-  closeFd,
-  NETLINK_ROUTE,
-  openSocket,
-  receive,
-  SO_RCVBUFFORCE,
-  SOCK_RAW,
-  SOL_SOCKET,
-  setOption,
-} from '../libc/socket.js';
+import { closeFd, NETLINK_ROUTE, receive } from '../libc/socket.js';
 import type { Address } from '../wire/address.js';
 import { type LinkChange, LinkState } from './link-state.js';
 import { decodeMessages } from './message.js';
-import { Netlink } from './netlink.js';
+import { Netlink, openNotifications } from './netlink.js';
 import { GROUP } from './rtnetlink.js';
 import { getAddresses, getLinks } from './rtnetlink-request.js';
 
@@ -33,8 +22,6 @@ export type { LinkChange } from './link-state.js';
 const GROUPS =
   GROUP.LINK | GROUP.IPV4_ADDRESS | GROUP.IPV4_ROUTE | GROUP.IPV6_ADDRESS | GROUP.IPV6_ROUTE;
 
-/* Room for some thousand notifications: a full routing table may be loaded at any time. */
-const RECEIVE_BUFFER_BYTES = 1 << 20;
 const DATAGRAM_BYTES = 64 << 10;
 
 /** Calls back for each change of a link, address or route, in the kernel's order. */
@@ -50,10 +37,8 @@ export class LinkMonitor {
   constructor(poller: Poller, onChange: (change: LinkChange) => void) {
     this.#poller = poller;
     this.#onChange = onChange;
-    this.#socket = openSocket(AF_NETLINK, SOCK_RAW, NETLINK_ROUTE);
-    enlargeReceiveBuffer(this.#socket);
     // Subscribe first, then look: what happens in between is seen twice, not missed.
-    bindNetlink(this.#socket, GROUPS);
+    this.#socket = openNotifications(NETLINK_ROUTE, GROUPS);
     this.#lookAgain();
     poller.add(this.#socket, () => this.#drain());
   }
@@ -131,14 +116,5 @@ export class LinkMonitor {
       this.#requests.request(getLinks(), 'list the links'),
       this.#requests.request(getAddresses(), 'list the addresses'),
     );
-  }
-}
-
-/* Beyond net.core.rmem_max, which only CAP_NET_ADMIN may.  Without it, overruns cost a dump. */
-function enlargeReceiveBuffer(socket: number): void {
-  try {
-    setOption(socket, SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES);
-  } catch (error) {
-    if (!(error instanceof SystemError) || error.code !== 'EPERM') throw error;
   }
 }

@@ -16,8 +16,10 @@ import {
   netlinkSockaddr,
   openSocket,
   receive,
+  SO_RCVBUFFORCE,
   SOCK_RAW,
   SOL_NETLINK,
+  SOL_SOCKET,
   sendTo,
   setOption,
 } from '../libc/socket.js';
@@ -39,6 +41,22 @@ const RECEIVE_BYTES = 64 << 10;
 const DUMPS_MAX = 4;
 
 const KERNEL = netlinkSockaddr();
+
+/* Room for some thousand notifications: a full routing table may be loaded at any time. */
+const NOTIFICATION_BYTES = 1 << 20;
+
+/** A socket to which the kernel writes what these groups are told.  Throws SystemError. */
+export function openNotifications(protocol: number, groups: number): number {
+  const socket = openSocket(AF_NETLINK, SOCK_RAW, protocol);
+  try {
+    // Beyond net.core.rmem_max, which only CAP_NET_ADMIN may.  Without it there are more overruns.
+    setOption(socket, SOL_SOCKET, SO_RCVBUFFORCE, NOTIFICATION_BYTES);
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.code !== 'EPERM') throw error;
+  }
+  bindNetlink(socket, groups);
+  return socket;
+}
 
 /** One end of netlink: routes, and whatever other protocol is asked for. */
 export class Netlink {

@@ -4,16 +4,14 @@
  *
  *   the host itself (its prefix is routed to the gateway)    moves to the gateway's new address
  *   the gateway, by `snat to ADDRESS`                        moves: conntrack keeps the connection
- *   the gateway, by `masquerade`                             cannot: the kernel forgets all those
- *                                                            connections when the address goes
+ *   the gateway, by `masquerade`                             moves: the kernel forgets it with the
+ *                                                            address, and is told again
  *   the gateway, for a program of its own                    moves, as on any host
  */
-import type { GatewayCase, GatewayStage, GatewayTransfer } from '../gateway/stage.js';
-import { now, until } from '../wait.js';
+import type { GatewayCase, GatewayTransfer } from '../gateway/stage.js';
+import { writeSysctls } from '../namespace.js';
 
 const ENDS = ['gw', 'peer'] as const;
-/** Within this time a program knows that its connection is over: twice the quarantine of a reset. */
-const TOLD_MS = 10_000;
 
 export const gatewayRenumbered: GatewayCase = {
   name: 'gateway-renumbered',
@@ -22,6 +20,9 @@ export const gatewayRenumbered: GatewayCase = {
   async play(stage) {
     const [routed, translated, masqueraded] = [0, 0, 0].map(() => stage.freshPort());
     const { lab, family } = stage;
+    // As OPERATIONS.md asks of gateways that masquerade: a segment that comes while its connection
+    // is forgotten must not begin another one. Here its reset would be back within 30 µs.
+    writeSysctls(lab.namespaces.gw, { 'netfilter/nf_conntrack_tcp_loose': '0' });
     // Of the host behind: what the gateway sends itself must keep the address that it has chosen.
     const its = `${family === 4 ? 'ip' : 'ip6'} saddr ${lab.address('inner', family)}`;
     const at = (port?: number) => `${its} oifname "up0" tcp dport ${port}`;
@@ -31,33 +32,19 @@ export const gatewayRenumbered: GatewayCase = {
     ]);
     const from = (client: 'inner' | 'gw', port?: number) =>
       stage.transfer({ client, server: 'peer', ends: ENDS, ...(port !== undefined && { port }) });
-    const doomed = await from('inner', masqueraded);
-    const moved = [await from('inner', routed), await from('inner', translated), await from('gw')];
-    for (const transfer of moved.slice(0, 2)) await stage.checkForwarded(transfer);
+    const forwarded = [routed, translated, masqueraded];
+    const moved: GatewayTransfer[] = [];
+    for (const port of forwarded) moved.push(await from('inner', port));
+    for (const transfer of moved) await stage.checkForwarded(transfer);
+    moved.push(await from('gw'));
     for (let move = 1; move <= 2; move++) {
       const since = stage.renumber('gw');
-      if (move === 1) await told(stage, doomed, since);
       await stage.goOn(`renumbered ${move}`, since, moved);
       for (const each of moved) await stage.checkMoved(`renumbered ${move}`, each, move);
     }
     for (const transfer of moved) await stage.finish(transfer);
   },
 };
-
-/** Both programs see an error, and none sees a wrong byte. */
-async function told(stage: GatewayStage, doomed: GatewayTransfer, since: number): Promise<void> {
-  const ends = doomed.streams.both;
-  const over = async () => {
-    const reports = await Promise.all(ends.map((end) => end.report()));
-    return reports.every(({ errors }) => errors.length > 0) && reports;
-  };
-  const reports = await until('the programs to be told', over, TOLD_MS).catch(() => undefined);
-  const took = Math.round(now() - since);
-  stage.check('masqueraded: both programs are told in time', reports !== undefined, `${took} ms`);
-  const wrong = (reports ?? []).some((report) => report.wrong > 0);
-  stage.check('masqueraded: no wrong byte', !wrong);
-  for (const end of ends) end.stop();
-}
 
 export const gatewayTwoUplinks: GatewayCase = {
   name: 'gateway-two-uplinks',
