@@ -242,11 +242,11 @@ export class Vm {
    */
   async synchronize(withinMs: number, moved: boolean): Promise<SynchronizeView> {
     const { boundary, agent, flows, mtu } = this.#o;
-    const unsettled = this.#flows().filter(
-      ([, flow]) => flow.flags & UNSETTLED && !flowIsOver(flow),
-    );
+    const alive = this.#flows().filter(([, flow]) => !flowIsOver(flow));
+    const unsettled = alive.filter(([, flow]) => flow.flags & UNSETTLED);
     if (!moved || this.#isWhereItWas()) {
-      for (const [kernel] of unsettled) {
+      const frozen = alive.filter(([, flow]) => flow.frozenUntil > monotonicNs());
+      for (const [kernel] of new Set([...unsettled, ...frozen])) {
         boundary.command({ verb: 'release', kernel });
         agent.kick(kernel);
       }

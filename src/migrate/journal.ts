@@ -36,7 +36,7 @@ const sourceShape = z.object({
   /** All taps of the VM. */
   interfaces: z.array(z.string()),
   /** `moved`: the destination has been asked to synchronize them. */
-  flows: z.enum(['here', 'exported', 'moved']),
+  flows: z.enum(['here', 'frozen', 'exported', 'moved']),
   /** `sent`: written before it is sent.  `acknowledged`: the VM runs at the destination. */
   go: z.enum(['none', 'sent', 'acknowledged']),
 });

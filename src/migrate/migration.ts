@@ -189,7 +189,10 @@ export class Migration {
     source.qmp.onEvent(({ event }) => {
       if (event === 'STOP') this.#stoppedAt = performance.now();
     });
-    if (mode === 'pause-and-copy') await source.stop();
+    if (mode === 'pause-and-copy') {
+      await this.#freeze();
+      await source.stop();
+    }
     await source.migrate({
       uri,
       ...(bandwidth !== undefined && { bandwidth }),
@@ -200,6 +203,17 @@ export class Migration {
       if (info.ram !== undefined) this.#o.progress('memory', progressOf(info.ram, info));
     };
     await source.migrationReaches('pre-switchover', { signal, progress, failed: this.#qemuGone });
+  }
+
+  /* While the VM can still acknowledge: it will be gone for as long as its memory takes.  A live
+   * migration's pause is shorter than the round trips that this takes.
+   */
+  async #freeze(): Promise<void> {
+    const { journal, journals, daemon } = this.#side;
+    if (journal.taps.length === 0) return;
+    journal.flows = 'frozen';
+    journals.write(journal);
+    await Promise.all(journal.taps.map((tap) => daemon.freeze(tap)));
   }
 
   async #pause(): Promise<void> {

@@ -1,12 +1,13 @@
 /* What a migration asks of the daemon on its side, for VMs whose boundary is on their tap. */
 
 import { DaemonClient, DaemonError, DaemonNotRunning } from '../daemon/client.js';
-import type {
-  ExportView,
-  GuestPlaceView,
-  ImportView,
-  SynchronizeView,
-  TapView,
+import {
+  type ExportView,
+  FREEZE_MS,
+  type GuestPlaceView,
+  type ImportView,
+  type SynchronizeView,
+  type TapView,
 } from '../daemon/view.js';
 import type { GuestState } from '../guest/identity.js';
 
@@ -26,6 +27,8 @@ export interface VmDaemon {
   guest(name: string): Promise<GuestState>;
   /** `request`: "dhcp", or addresses like "198.51.100.7/24". */
   place(name: string, guest: GuestState, request: string[]): Promise<Placed>;
+  /** Until they have moved, or `synchronize` says that they do not. */
+  freeze(name: string): Promise<void>;
   exportFlows(name: string): Promise<Exported>;
   importFlows(name: string, from: Exported): Promise<Imported>;
   /** `moved` false: the VM has been nowhere else, so that its flows go on as they were. */
@@ -41,6 +44,7 @@ export function vmDaemonAt(runDir: string): VmDaemon {
     forgetTap: (name) => client.detachTap(name).catch(noneHere),
     guest: (name) => client.guest(name),
     place: (name, guest, request) => client.place(name, guest, request),
+    freeze: async (name) => void (await client.freeze(FREEZE_MS.most, name)),
     exportFlows: (name) => client.exportFlows(name),
     importFlows: (name, from) => client.importFlows(name, from),
     synchronize: (name, withinMs, moved) => client.synchronize(name, withinMs, moved),

@@ -278,6 +278,15 @@ test('the migration fails before it has begun elsewhere: released where it is', 
   assert.equal(readRecord(m.runDir, 'vnet0', TAP)?.left, false);
 });
 
+test('it fails before anything was exported: thawed', async (t) => {
+  const m = machine(t);
+  await settled(m);
+  m.tables.adopt(tupleOf(1), { ...flowOf(), frozenUntil: 2n ** 63n });
+  m.tables.adopt(tupleOf(2), { ...flowOf(), frozenUntil: 1n });
+  await m.vm.synchronize(100, false);
+  assert.deepEqual(m.kicked, [1], 'the other has been thawed by its time');
+});
+
 test('it fails after it has begun: moved back with epochs above those elsewhere', async (t) => {
   const m = machine(t);
   await settled(m);

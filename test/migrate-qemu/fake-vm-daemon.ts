@@ -7,6 +7,7 @@ import type { TestContext } from 'node:test';
 import { socketPath } from '../../src/daemon/run-directory.js';
 import type {
   ExportView,
+  FreezeView,
   GuestPlaceView,
   ImportView,
   SynchronizeView,
@@ -59,6 +60,7 @@ function answerTo(fake: FakeVmDaemon, { method = '', url = '' }: IncomingMessage
   const [, name = '', what = ''] = path.split('/');
   const refusal = fake.refuse.get(what);
   if (refusal !== undefined) return { status: 409, answer: { error: refusal } };
+  if (url === '/v1/freeze') return { status: 200, answer: FREEZE };
   if (method === 'GET' && name === '') return { status: 200, answer: views(fake.taps) };
   if (method === 'POST' && name === '') {
     fake.taps.push((body as { name: string }).name);
@@ -83,6 +85,7 @@ const SYNCHRONIZE: SynchronizeView = {
   ...{ version: 1, moved: 2, failed: 0, pending: 0 },
   failures: [],
 };
+const FREEZE: FreezeView = { version: 1, frozen: 2, quiet: true };
 const ANSWERS: Record<string, object> = {
   guest: GUEST,
   place: PLACE,

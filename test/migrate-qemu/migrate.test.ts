@@ -11,6 +11,7 @@ import { mac } from '../../src/wire/ethernet.js';
 import { TwoHosts } from './two-hosts.js';
 
 const TAP = '/vnet0';
+const FREEZE = 'POST /v1/freeze';
 
 test('live: stages in order, both daemons asked in order, nothing left behind', async (t) => {
   const hosts = await TwoHosts.up(t);
@@ -65,7 +66,27 @@ test('pause-and-copy, addresses given, plain TCP, limits', async (t) => {
   assert.ok(Number(last.paused_ms) >= Number(last.downtime_ms), run.told);
   const placed = hosts.porthos.daemon.bodies.get(`POST ${TAP}/place`) as { request: string[] };
   assert.deepEqual(placed.request, ['198.51.100.7/24', '2001:db8:2::/64']);
+  const { calls, bodies } = hosts.athos.daemon;
+  const frozen = calls.indexOf(FREEZE);
+  assert.ok(frozen >= 0 && frozen < calls.indexOf(`POST ${TAP}/export`), calls.join());
+  assert.deepEqual(bodies.get(FREEZE), { for_ms: 600_000, tap: 'vnet0' });
   await hosts.assertRunsOnlyOn('porthos');
+});
+
+test('pause-and-copy taken back before anything was exported: thawed', async (t) => {
+  const hosts = await TwoHosts.up(t);
+  await hosts.startVm();
+  const run = hosts.migrate('--mode', 'pause-and-copy', '--bandwidth', '300K');
+  await hosts.isAsked('athos', 'freeze');
+  await run.reaches('memory', 'progress');
+  run.kill('SIGINT');
+  const { last } = await run.end();
+  assert.equal(last.event, 'failed', run.told);
+  const { calls, bodies } = hosts.athos.daemon;
+  assert.ok(calls.indexOf(FREEZE) < calls.indexOf(`POST ${TAP}/synchronize`), calls.join());
+  const { moved } = bodies.get(`POST ${TAP}/synchronize`) as { moved: boolean };
+  assert.equal(moved, false);
+  await hosts.assertRunsOnlyOn('athos');
 });
 
 test('the disk is copied, and is the same there', async (t) => {

@@ -54,7 +54,9 @@ async function once(stage: VmStage, args: readonly string[]): Promise<void> {
     stage.checkReach(programs.session, [ARAMIS[stage.family], gatewayOf(site, stage.family)], when);
   await reach('athos', 'at athos');
   const at = now();
+  const before = retransmitted(stage);
   const migration = await stage.migrate('porthos', args);
+  stage.figures.sent_again_by_client = retransmitted(stage) - before;
   await stage.checkPlace('porthos');
   await stage.checkNothingLeft('vm', 'porthos');
   stage.lab.blackhole('athos');
@@ -66,6 +68,10 @@ async function once(stage: VmStage, args: readonly string[]): Promise<void> {
   await stage.finish(programs);
   stage.timeline = timeline(stage, migration, at);
 }
+
+/** Segments that the client's kernel has sent more than once. */
+const retransmitted = ({ lab }: VmStage): number =>
+  Number(/^TcpRetransSegs +(\d+)/m.exec(lab.run('aramis', ['nstat', '-as']))?.[1]);
 
 /** A new login to the address that the guest has for others at the site. */
 export async function checkNewConnection(stage: VmStage, site: Site): Promise<void> {
