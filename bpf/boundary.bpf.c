@@ -286,7 +286,7 @@ static __always_inline int setup_out(struct __sk_buff *skb, const struct packet 
 	return syn_out(skb, p, &o);
 }
 
-static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p)
+static __always_inline int tcp_out(struct __sk_buff *skb, struct packet *p)
 {
 	struct mapping *m;
 	struct flow *f;
@@ -304,6 +304,8 @@ static __always_inline int tcp_out(struct __sk_buff *skb, const struct packet *p
 		__sync_fetch_and_or(&f->flags, FLOW_FORWARDED);
 	if (f->flags & FLOW_HELD)
 		return swallow(DROP_HELD);
+	if (flow_ack_lags(f, p) && rewrite_seq(skb, p, f->snd_nxt))
+		return drop(DROP_REWRITE);
 	if (flow_is_frozen(f) && !p->fragment && rewrite_close_window(skb, p))
 		return drop(DROP_REWRITE);
 	m = flow_mapping(f);

@@ -211,6 +211,18 @@ static __always_inline int rewrite_close_window(struct __sk_buff *skb, const str
 	return 0;
 }
 
+/* Gives a segment another SEQ, here and in `p`.  Returns 0 or a drop reason. */
+static __always_inline int rewrite_seq(struct __sk_buff *skb, struct packet *p, seq to)
+{
+	__be32 changed = bpf_htonl(to);
+
+	if (bpf_skb_store_bytes(skb, p->l4 + 4, &changed, sizeof(changed), 0) ||
+	    bpf_l4_csum_replace(skb, p->l4 + 16, p->tcp.seq, changed, sizeof(changed)))
+		return DROP_REWRITE;
+	p->tcp.seq = changed;
+	return 0;
+}
+
 /* ICMP errors (RFC 792, RFC 4443): 8 bytes, then the packet in question from its IP header on, of
  * which at least ports and SEQ are there.
  */

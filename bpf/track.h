@@ -26,6 +26,18 @@ static __always_inline bool flow_hides_window(const struct flow *f)
 	return flow_is_frozen(f) || f->flags & FLOW_CLOSED;
 }
 
+/* An ACK of a kernel that hears of no window although data is in flight: Linux then does not dare to go
+ * beyond the window, and sends with SND.UNA (tcp_acceptable_seq).  The peer, who has that data, drops
+ * it for too old, ACK and all.  Two such ends never hear of each other again.
+ */
+static __always_inline bool flow_ack_lags(const struct flow *f, const struct packet *p)
+{
+	if (!flow_hides_window(f) || f->flags & FLOW_UNPROVEN)
+		return false;
+	return !p->payload && !p->fragment && !(p->flags & (TCP_FIN | TCP_RST)) &&
+	       bpf_ntohl(p->tcp.seq) == f->snd_una && f->snd_una != f->snd_nxt;
+}
+
 static __always_inline void flow_flag(struct flow *f, __u32 flag, const struct tuple *kernel)
 {
 	bool over = flow_is_over(f);

@@ -75,6 +75,8 @@ export class Stalls {
   stalled(kernel: Tuple): void {
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined || flowIsOver(flow)) return;
+    // It has been answered, or has moved, since the event was written.
+    if ((flow.flags & FLOW_FLAG.STALLED) === 0) return;
     const unansweredMs = unansweredMsOf(flow);
     const entry = this.#entry(kernel);
     entry.hold ??= setTimeout(() => this.#holdOver(entry), this.#o.holdMs - unansweredMs);

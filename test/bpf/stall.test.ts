@@ -185,6 +185,26 @@ both('closed: the window opens with the first ACK of what is in flight', (f) => 
   plane.expect(view, 'in', 'A  11:11(0) ack 101 win 600', 'same');
 });
 
+both('told of no window with data in flight: an ACK goes as it would with one', (f) => {
+  const view = unanswered(f);
+  const ack = 'A  1:1(0) ack 11 win 500';
+  plane.expect(view, 'out', ack, 'same');
+  plane.boundary.command({ verb: 'close', kernel: view.tuple });
+  plane.expect(view, 'out', ack, 'A  101:101(0) ack 11 win 500');
+  plane.expect(view, 'out', 'A  0:0(0) ack 11 win 500', 'same'); // a probe, or a keepalive
+  plane.expect(view, 'out', 'FA 1:1(0) ack 11 win 500', 'same');
+  const frozen = unanswered(f);
+  freeze(frozen, 60_000);
+  plane.expect(frozen, 'out', ack, 'A  101:101(0) ack 11 win 0');
+  const idle = openFlow(plane, f);
+  freeze(idle, 60_000);
+  plane.expect(idle, 'out', 'A  1:1(0) ack 1 win 500', 'A  1:1(0) ack 1 win 0');
+  const flow = moveFlow(plane, f, { sndBase: 1, rcvBase: 1 });
+  flow.out('PA 1:101(100) ack 1 win 500', 'PA 1001:1101(100) ack 5001 win 500');
+  freeze(flow.kernel, 60_000);
+  flow.out('A  1:1(0) ack 1 win 500', 'A  1101:1101(0) ack 5001 win 0');
+});
+
 both('a move that acknowledges something opens the window', (f) => {
   for (const [base, flags] of [
     [51, 0],

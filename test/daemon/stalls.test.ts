@@ -62,6 +62,13 @@ function machine(t: TestContext, o: { unansweredMs?: number; holdMs?: number; aw
   return { stalls, flow, state, agent, looked, done };
 }
 
+test('answered, or moved, since the event was written: nothing', (t) => {
+  const { stalls, flow, looked } = machine(t, {});
+  flow.flags = 0;
+  stalls.stalled(KERNEL);
+  assert.deepEqual(looked(), []);
+});
+
 const reset = (at: number): Uint8Array =>
   encodePacket({
     ...{

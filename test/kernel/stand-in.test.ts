@@ -9,13 +9,17 @@ import { until } from '../../src/lab/wait.js';
 import { RawSender } from '../../src/libc/raw.js';
 import { Netlink } from '../../src/link/netlink.js';
 import { unackedSegments } from '../../src/link/sockets.js';
+import { seqAdd } from '../../src/wire/seq.js';
 import type { Tuple } from '../../src/wire/tuple.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
+import { Capture } from './capture.js';
 import { Connection } from './connection.js';
 
 /* Given up after 3 to 7 s. */
 const RETRIES = '3';
 const AWAY_MS = 10_000;
+/* More than a window says exactly: it is in units of 1 KiB here (RFC 7323, section 2). */
+const DATA = 'd'.repeat(5000);
 const ESTABLISHED = 1;
 
 const network = new Network();
@@ -74,6 +78,37 @@ describe('a kernel whose peer is away', () => {
       connection = await Connection.open(vmAddress('athos', family), FAR[family], 7000);
       assert.ok(await connection.works('before'));
     };
+    it(`IPv${family}: told of no window with data in flight, its ACKs go with SND.UNA`, async () => {
+      await start();
+      lose(true);
+      const capture = new Capture('eth0');
+      const { sndUna, rcvNxt } = connection.position();
+      connection.write(DATA);
+      await until('data in flight', () => connection.info().unacked > 0);
+      raw.toKernel(connection.fromPeer(sndUna, { window: 0 }));
+      const payload = new TextEncoder().encode('x');
+      raw.toKernel(connection.fromPeer(sndUna, { window: 0, payload, flags: 'PA' }));
+      const next = seqAdd(rcvNxt, payload.length);
+      const ack = await until('the ACK', () =>
+        capture.packets().find((p) => p.payload.length === 0 && p.ack === next),
+      );
+      capture.close();
+      assert.equal(ack.seq, sndUna);
+    });
+
+    it(`IPv${family}: an ACK with a SEQ that it has is none, whatever it acknowledges`, async () => {
+      await start();
+      lose(true);
+      const { sndUna, rcvNxt } = connection.position();
+      connection.write(DATA);
+      await until('data in flight', () => connection.info().unacked > 0);
+      const all = seqAdd(sndUna, DATA.length);
+      raw.toKernel(connection.fromPeer(all, { seq: seqAdd(rcvNxt, -1) }));
+      assert.equal(connection.position().sndUna, sndUna);
+      raw.toKernel(connection.fromPeer(all));
+      assert.equal(connection.position().sndUna, all);
+    });
+
     it(`IPv${family}: gives up, also if it hears of an open window`, async () => {
       await start();
       lose(true);
