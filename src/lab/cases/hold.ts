@@ -56,6 +56,35 @@ export const holdKeepalive: Case = {
   },
 };
 
+export const outage: Case = {
+  name: 'outage',
+  summary:
+    'the path swallows everything for some seconds, twice, while both ends write; nobody moves',
+  options: BOTH,
+  async play(stage) {
+    const transfer = await stage.transfer();
+    transfer.streams.write(RATE);
+    for (const outageMs of OUTAGES_MS) {
+      await transfer.streams.flowing(now());
+      stage.lab.run('router', ['nft', '-f', '-'], SWALLOW);
+      await pause(outageMs);
+      stage.lab.run('router', ['nft', 'delete', 'table', 'inet', 'swallow']);
+      await transfer.streams.flowing(now());
+    }
+    await stage.finish('transfer', transfer);
+  },
+};
+
+/* Both daemons answer in the other's stead after a second. */
+const OUTAGES_MS = [3_000, 6_000];
+const SWALLOW = `table inet swallow {
+  chain forward {
+    type filter hook forward priority filter
+    drop
+  }
+}
+`;
+
 const HOLD_S = 10;
 
 export const holdOver: Case = {

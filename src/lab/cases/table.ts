@@ -18,7 +18,7 @@ import { freeze } from './freeze.js';
 import { gatewayBoth, gatewayClient, gatewayNat, gatewayServer } from './gateway.js';
 import { gatewayEndToEnd } from './gateway-end-to-end.js';
 import { gatewayRenumbered, gatewayTwoUplinks } from './gateway-renumbered.js';
-import { holdKeepalive, holdOver, holdRetries } from './hold.js';
+import { holdKeepalive, holdOver, holdRetries, outage } from './hold.js';
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
 import { paper } from './paper.js';
@@ -53,6 +53,7 @@ export const PAPER_CASES: readonly Case[] = [
   natReboot,
   natRenumbered,
   congested,
+  outage,
   holdRetries,
   holdKeepalive,
   holdOver,
