@@ -76,7 +76,10 @@ export function newRecord(
     run_dir: `${directory}/${host}/tiflow`,
   }));
   const taken = records.find((host) => namespaceExists(host.namespace));
-  if (taken) throw new LabError(`lab ${name}: ${taken.namespace} exists (tiflow lab down ${name})`);
+  if (taken) {
+    const advice = `tiflow lab down --name ${name}`;
+    throw new LabError(`lab ${name}: ${taken.namespace} exists (${advice})`);
+  }
   const owner = owned ? { pid: process.pid, start: processStart(process.pid) ?? '' } : null;
   const record: LabRecord = {
     version: 1,

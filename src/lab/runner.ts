@@ -112,7 +112,7 @@ function endLab(lab: PlayedLab, ok: boolean, o: RunOptions, onStep: (text: strin
   if (!ok) for (const line of lab.lastWords()) onStep(line);
   if (!ok && o.keep) {
     lab.keep();
-    onStep(`lab ${lab.record.name} is kept (tiflow lab down ${lab.record.name})`);
+    onStep(`lab ${lab.record.name} is kept (tiflow lab down --name ${lab.record.name})`);
   } else {
     lab.teardown();
   }
