@@ -8,13 +8,11 @@
  * CPU time is that of the whole machine (load.ts), and so the peer's boundary is in it as well: what
  * the gateway costs is about half of the difference.
  */
-import type { ChildProcess } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import type { Boundary } from '../src/boundary/boundary.js';
 import { LabError } from '../src/lab/namespace.js';
 import { pause, until } from '../src/lab/wait.js';
 import { connectByVeth, Host } from './host.js';
-import { CONGESTION_CONTROL, CONNECTIONS, CPU, listens, PORT } from './lanes.js';
+import { CONNECTIONS, CPU, IperfTransfer } from './iperf.js';
 import type { Measurement } from './measurement.js';
 import { LINK, openBoundary } from './pair.js';
 import { measureSets, ratiosToPlain, type TurnLane } from './turns.js';
@@ -45,8 +43,7 @@ class GatewayLane implements TurnLane<Kind> {
   readonly #gateway = new Host('gw');
   readonly #inner = new Host('inner');
   readonly #boundaries: Boundary[] = [];
-  #server: ChildProcess | undefined;
-  #client: ChildProcess | undefined;
+  readonly transfer = new IperfTransfer();
 
   constructor(kind: Kind) {
     this.kind = kind;
@@ -78,13 +75,7 @@ class GatewayLane implements TurnLane<Kind> {
 
   async start(): Promise<void> {
     for (const boundary of this.#boundaries) boundary.stockHalves();
-    this.#server = this.#inner.spawn(['iperf3', '-s', '-1', '-p', String(PORT)]);
-    const sockets = () => readFileSync('/proc/self/net/tcp6', 'utf8');
-    await until('iperf3 to listen', () => listens(this.#inner.inside(sockets)));
-    this.#client = this.#peer.spawn([
-      ...['iperf3', '-c', INNER, '-p', String(PORT), '-t', '3600', '-C', CONGESTION_CONTROL],
-      ...['-A', `${CPU.sender},${CPU.receiver}`],
-    ]);
+    await this.transfer.start(this.#peer, this.#inner, INNER);
     const before = this.receivedBytes();
     await until(`the ${this.kind} transfer`, () => this.receivedBytes() > before + 1e8);
     await pause(100);
@@ -92,19 +83,7 @@ class GatewayLane implements TurnLane<Kind> {
       const count = boundary.flows().length;
       if (count < CONNECTIONS) throw new LabError(`${count} TI flows instead of ${CONNECTIONS}`);
     }
-    this.suspend();
-  }
-
-  resume(): void {
-    this.#client?.kill('SIGCONT');
-  }
-
-  suspend(): void {
-    this.#client?.kill('SIGSTOP');
-  }
-
-  stop(): void {
-    for (const child of [this.#client, this.#server]) child?.kill('SIGKILL');
+    this.transfer.suspend();
   }
 
   receivedBytes(): number {

@@ -7,34 +7,22 @@
  *
  * b reaches 10.91.1.1 via 10.91.0.1, as through a router, so that the next hop stays the same.
  */
-import type { ChildProcess } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { LabError } from '../src/lab/namespace.js';
 import { now, pause, until } from '../src/lab/wait.js';
 import type { WatchedDaemon } from '../src/lab/watched-daemon.js';
 import { startDaemon } from './daemon.js';
+import { CONNECTIONS, CPU, IperfTransfer } from './iperf.js';
 import { A, B, LINK, Pair } from './pair.js';
 import type { TurnLane } from './turns.js';
 
-export const PORT = 5201;
 const OLD = '10.91.1.1';
-/* bbr, the default of some systems, drops to four packets for 200 ms every ten seconds. */
-export const CONGESTION_CONTROL = 'cubic';
-/* Sender and its ACKs on one CPU, receiver and its softirqs on the other: left to the scheduler,
- * packets overtake each other on a veth, and throughput jumps between 10 and 50 Gbit/s.
- */
-export const CPU = { sender: 0, receiver: 1 };
-/* iperf3 has two connections: control and transfer. */
-export const CONNECTIONS = 2;
-
 export type LaneKind = 'plain' | 'control' | 'attached' | 'moved';
 
 export class Lane implements TurnLane<LaneKind> {
   readonly kind: LaneKind;
   readonly #pair = new Pair();
   #daemons: readonly [WatchedDaemon, WatchedDaemon] | undefined;
-  #server: ChildProcess | undefined;
-  #client: ChildProcess | undefined;
+  readonly transfer = new IperfTransfer();
 
   private constructor(kind: LaneKind) {
     this.kind = kind;
@@ -59,30 +47,11 @@ export class Lane implements TurnLane<LaneKind> {
     const { a, b } = this.#pair;
     if (this.kind === 'moved') a.ip(`addr add ${OLD}/32 dev ${LINK}`);
     if (this.kind === 'attached') this.#pair.attach();
-    this.#server = b.spawn(['iperf3', '-s', '-1', '-p', String(PORT)]);
-    await until('iperf3 to listen', () => listens(b.inside(readTcp)));
-    this.#client = a.spawn([
-      ...['iperf3', '-c', B, '-p', String(PORT), '-B', this.kind === 'moved' ? OLD : A],
-      ...['-t', '3600', '-C', CONGESTION_CONTROL, '-A', `${CPU.sender},${CPU.receiver}`],
-    ]);
+    await this.transfer.start(a, b, B, ['-B', this.kind === 'moved' ? OLD : A]);
     await this.#flows(this.receivedBytes());
     if (this.kind === 'attached') this.#checkProtected();
     if (this.kind === 'moved') await this.#move();
-    this.suspend();
-  }
-
-  resume(): void {
-    this.#client?.kill('SIGCONT');
-  }
-
-  /** Stops the sender; what is under way arrives within a millisecond. */
-  suspend(): void {
-    this.#client?.kill('SIGSTOP');
-  }
-
-  /** Ends the transfer. */
-  stop(): void {
-    for (const child of [this.#client, this.#server]) child?.kill('SIGKILL');
+    this.transfer.suspend();
   }
 
   receivedBytes(): number {
@@ -119,9 +88,3 @@ export class Lane implements TurnLane<LaneKind> {
     await pause(100);
   }
 }
-
-const readTcp = (): string => readFileSync('/proc/self/net/tcp6', 'utf8');
-
-/** Whether a socket of /proc/net/tcp6 is in state LISTEN (0A) on the port. */
-export const listens = (sockets: string): boolean =>
-  new RegExp(`:${PORT.toString(16).toUpperCase()} \\S+ 0A `).test(sockets);

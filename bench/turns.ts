@@ -15,14 +15,12 @@ const WARM_UP_MS = 100;
 const FULL = { turnMs: 500, rounds: 6, sets: 7 };
 const QUICK = { turnMs: 200, rounds: 2, sets: 2 };
 
-/** A transfer that goes on and stands still when told to. */
+/** What has a transfer that goes on and stands still when told to. */
 export interface TurnLane<Kind extends string> {
   readonly kind: Kind;
+  readonly transfer: { resume(): void; suspend(): void; stop(): void };
   /** Starts a new one, and leaves it stopped. */
   start(): Promise<void>;
-  resume(): void;
-  suspend(): void;
-  stop(): void;
   receivedBytes(): number;
 }
 
@@ -56,7 +54,7 @@ export async function measureSets<Kind extends string>(
       const order = round % 2 === 0 ? lanes : [...lanes].reverse();
       for (const lane of order) turns.get(lane.kind)?.push(await takeTurn(lane, turnMs));
     }
-    for (const lane of lanes) lane.stop();
+    for (const lane of lanes) lane.transfer.stop();
     const sum = sumUp(turns);
     sums.push(sum);
     const texts = lanes.map(({ kind }) => `${kind} ${sum[kind].gbitPerS.toFixed(2)}`);
@@ -66,7 +64,7 @@ export async function measureSets<Kind extends string>(
 }
 
 async function takeTurn(lane: TurnLane<string>, turnMs: number): Promise<Turn> {
-  lane.resume();
+  lane.transfer.resume();
   await pause(WARM_UP_MS);
   const [bytes, at, busy] = [lane.receivedBytes(), now(), busySeconds()];
   await pause(turnMs);
@@ -75,7 +73,7 @@ async function takeTurn(lane: TurnLane<string>, turnMs: number): Promise<Turn> {
     seconds: (now() - at) / 1e3,
     busySeconds: busySeconds() - busy,
   };
-  lane.suspend();
+  lane.transfer.suspend();
   return turn;
 }
 

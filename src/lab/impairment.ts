@@ -60,6 +60,18 @@ export class Fate {
     return lost ? [] : delays.slice(0, twice ? 2 : 1);
   }
 
+  /** Which of its impairments have made this of a packet. */
+  causes(fate: readonly number[]): Array<keyof Impairment> {
+    const { delayMs, jitterMs } = this.#impairment;
+    return [
+      ...(fate.length === 0 ? (['loss'] as const) : []),
+      ...(fate.length > 1 ? (['duplicate'] as const) : []),
+      ...(delayMs > 0 && fate.length > 0 ? (['delayMs'] as const) : []),
+      ...(jitterMs > 0 && fate.length > 0 ? (['jitterMs'] as const) : []),
+      ...(fate.some((delay) => delay > delayMs + jitterMs) ? (['reorder'] as const) : []),
+    ];
+  }
+
   #delay(): number {
     const { delayMs, jitterMs, reorder } = this.#impairment;
     const jitter = this.#draw() * jitterMs;

@@ -30,6 +30,14 @@ test('rates are what was asked for', () => {
   assert.ok(dealt.flat().every((delay) => delay === 10));
 });
 
+test('a fate tells what has made it', () => {
+  const fate = new Fate(parseImpairment('delay=10ms,loss=5%,reorder=5%,duplicate=5%'), 1);
+  assert.deepEqual(fate.causes([]), ['loss']);
+  assert.deepEqual(fate.causes([10]), ['delayMs']);
+  assert.deepEqual(fate.causes([10, 15]), ['duplicate', 'delayMs', 'reorder']);
+  assert.deepEqual(new Fate(parseImpairment(''), 1).causes([0]), []);
+});
+
 test('nothing asked for, nothing done', () => {
   assert.deepEqual(fates('', 1, 3), [[0], [0], [0]]);
 });

@@ -11,7 +11,7 @@ import type { Family } from '../topology.js';
 import { now, until } from '../wait.js';
 import { type End, idleRules, NAT_ADDRESS } from './boxes.js';
 import { type Cell, type Cells, COLUMNS, type Column, FAMILIES } from './cell.js';
-import type { Row } from './rows.js';
+import { idleWire, type Row } from './rows.js';
 
 export interface PlayOptions {
   seed: number;
@@ -110,6 +110,7 @@ async function playColumns(
     }),
   );
   const idle = (row.idle ?? idleRules)(lab);
+  if (row.wire) idle.push(...idleWire(lab, row.wire.impairment));
   stage.check('the box has acted', idle.length === 0, idle.join('; '));
   return stage;
 }

@@ -3,6 +3,7 @@
  * connection when its server or its client moves. docs/MIDDLEBOXES.md is generated from them.
  */
 import { readFileSync } from 'node:fs';
+import { parseImpairment } from '../impairment.js';
 import type { Lab, LabOptions } from '../lab.js';
 import { LabError } from '../namespace.js';
 import type { Stage } from '../stage.js';
@@ -48,6 +49,16 @@ function notRewritten(lab: Lab): string[] {
   const log = readFileSync(`${lab.directory}/router/wire.log`, 'utf8');
   const rewritten = log.split('\n').filter((line) => line.startsWith('rewrites'));
   return rewritten.length >= 8 ? [] : [`the wire has rewritten ${rewritten.length} connections`];
+}
+
+/** What the wire should have done in both directions, and has not. */
+export function idleWire(lab: Lab, impairment: string): string[] {
+  const log = readFileSync(`${lab.directory}/router/wire.log`, 'utf8').split('\n');
+  return Object.entries(parseImpairment(impairment))
+    .filter(([cause, much]) => {
+      return much > 0 && log.filter((line) => line === `acts ${cause}`).length < 2;
+    })
+    .map(([cause]) => `the wire's ${cause}`);
 }
 
 const MOVED = { server: 'moved', client: 'moved' } as const;

@@ -23,6 +23,7 @@ class Lane {
   readonly #to: number;
   readonly #queue: Array<{ due: number; frame: Buffer }> = [];
   #timer: NodeJS.Timeout | undefined;
+  readonly #noted = new Set<string>();
 
   constructor(fate: Fate, to: number) {
     this.#fate = fate;
@@ -31,10 +32,19 @@ class Lane {
 
   send(frame: Buffer): void {
     const at = now();
-    for (const delay of this.#fate.next()) {
+    const delays = this.#fate.next();
+    for (const cause of this.#fate.causes(delays)) this.#note(cause);
+    for (const delay of delays) {
       if (delay === 0) writeFrame(this.#to, frame);
       else if (this.#queue.length < QUEUE_MAX) this.#insert(at + delay, Buffer.from(frame));
     }
+  }
+
+  /** Once each: whoever wants to know whether the wire has acted finds it in its log. */
+  #note(cause: string): void {
+    if (this.#noted.has(cause)) return;
+    this.#noted.add(cause);
+    process.stdout.write(`acts ${cause}\n`);
   }
 
   /** Most frames belong at the end: the search starts there. */
