@@ -42,7 +42,7 @@ demo-vm: build root ## a real guest goes to a hypervisor in another subnet, its 
 check: $(MODULES) format types units abi-check ## format, types, lint, units: no root, under a minute
 
 .PHONY: test
-test: build root check ## units, data plane, kernel, namespaces, lab, real guests (50 minutes)
+test: build root check ## units, data plane, kernel, namespaces, lab, real guests (40 minutes)
 	node --test --test-reporter=spec --test-concurrency=1 $$($(TESTS) \( $(NEEDS_ROOT) \) | sort)
 
 .PHONY: bench
