@@ -204,7 +204,7 @@ async function recoverById(id: string, runDir: string, reconnectMs: number): Pro
   const { name, remote } = journal;
   try {
     const how = await recover({ journals, journal, daemon: vmDaemonAt(runDir), reconnectMs });
-    const where = how === 'migrated' ? `runs on ${remote.host}` : 'runs here';
+    const where = how === 'migrated' ? `has moved to ${remote.host}` : 'runs here';
     return `migration ${id}: ${name} ${where}`;
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);

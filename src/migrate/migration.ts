@@ -24,8 +24,8 @@ import {
   type SourceSide,
 } from './recovery.js';
 import { connectRemote, type Remote } from './remote.js';
-import { type MigrateInfo, type SourceQemu, VmError } from './source-qemu.js';
-import { Aborted, type Stage } from './stages.js';
+import { type MigrateInfo, progressOf, type SourceQemu, VmError } from './source-qemu.js';
+import { aborted, type Stage } from './stages.js';
 import { type MigrationRequest, type Survey, survey } from './survey.js';
 import type { Exported, Synchronized, VmDaemon } from './vm-daemon.js';
 
@@ -391,20 +391,4 @@ export class Migration {
     answer.catch(() => undefined); // If it comes too late.
     return Promise.race([answer, aborted(signal)]);
   }
-}
-
-function aborted(signal: AbortSignal): Promise<never> {
-  return new Promise((_resolve, reject) => {
-    if (signal.aborted) reject(new Aborted());
-    signal.addEventListener('abort', () => reject(new Aborted()), { once: true });
-  });
-}
-
-function progressOf(ram: NonNullable<MigrateInfo['ram']>, info: MigrateInfo): Progress {
-  return {
-    total_bytes: ram.total,
-    remaining_bytes: ram.remaining,
-    rate: Math.round((ram.mbps * 1e6) / 8),
-    ...(info['expected-downtime'] !== undefined && { downtime_ms: info['expected-downtime'] }),
-  };
 }

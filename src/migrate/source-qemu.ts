@@ -7,6 +7,7 @@
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
+import type { Progress } from './event.js';
 import { findQemus, type QemuProcess, tapNames } from './qemu-process.js';
 import { Qmp } from './qmp.js';
 import { nameOf } from './receiving-qemu.js';
@@ -191,4 +192,14 @@ async function cancelMigration(qmp: Qmp): Promise<void> {
     await delay(POLL_MS);
   }
   throw new VmError(`QMP ${qmp.path}: the migration cannot be cancelled`);
+}
+
+/** How far the copying of the memory is. */
+export function progressOf(ram: NonNullable<MigrateInfo['ram']>, info: MigrateInfo): Progress {
+  return {
+    total_bytes: ram.total,
+    remaining_bytes: ram.remaining,
+    rate: Math.round((ram.mbps * 1e6) / 8),
+    ...(info['expected-downtime'] !== undefined && { downtime_ms: info['expected-downtime'] }),
+  };
 }

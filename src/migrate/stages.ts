@@ -47,6 +47,14 @@ export class Aborted extends Error {
   }
 }
 
+/** Rejects when the user asks to stop. */
+export function aborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    if (signal.aborted) reject(new Aborted());
+    signal.addEventListener('abort', () => reject(new Aborted()), { once: true });
+  });
+}
+
 /** Runs the table.  Never throws: what failed is in the outcome. */
 export async function runStages<Name extends string>(
   stages: readonly Stage<Name>[],

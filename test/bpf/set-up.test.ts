@@ -5,7 +5,6 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { NEGOTIATED, ROLE } from '../../src/boundary/abi.gen.js';
-import { address } from '../../src/wire/address.js';
 import { encodePacket } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
 import {
@@ -174,70 +173,14 @@ both('the second SYN repeats the option, the third does without', (f) => {
   const view = freshView(f);
   const open = plane.stockHalf();
   const opened = `S 0:0(0) win 1 <mss 1460,${open}>`;
-  plane.expect(view, 'out', SYN, opened);
-  plane.expect(view, 'out', SYN, opened);
-  plane.expect(view, 'out', SYN, 'same');
-  plane.expect(view, 'out', SYN, 'same');
-  const outcome = plane.expect(view, 'in', SYN_ACK, 'same');
+  const syn = 'S 0:0(0) win 1 <mss 1460>';
+  plane.expect(view, 'out', syn, opened);
+  plane.expect(view, 'out', syn, opened);
+  plane.expect(view, 'out', syn, 'same');
+  plane.expect(view, 'out', syn, 'same');
+  const outcome = plane.expect(view, 'in', 'SA 0:0(0) ack 1 win 1 <mss 1460>', 'same');
   assert.deepEqual(outcome.counted, ['syn-lost']);
 });
-
-both('a destination is remembered after the second connection that lost its SYNs', (f) => {
-  const [first, together, next, last] = [0, 1, 2, 3].map(() => lossy(f, 20)) as Quad;
-  const opened = sendSyn(first);
-  const openedTogether = sendSyn(together);
-  loseSyns(first, opened);
-  // It left before the first was lost: the same outage, perhaps.
-  loseSyns(together, openedTogether);
-  loseSyns(next, sendSyn(next));
-  const remembered = plane.expect(last, 'out', SYN, 'same');
-  assert.deepEqual(remembered.counted, ['peer-remembered']);
-});
-
-both('any answer to a SYN with TI_OPEN clears the destination', (f) => {
-  for (const _ of ['once', 'again']) {
-    const lost = lossy(f, 21);
-    loseSyns(lost, sendSyn(lost));
-    const answered = lossy(f, 21);
-    sendSyn(answered);
-    plane.expect(answered, 'in', SYN_ACK, 'same');
-  }
-});
-
-both('a SYN/ACK with TI_OPEN clears the destination, however late', (f) => {
-  for (const _ of ['once', 'twice', 'again']) {
-    const view = lossy(f, 22);
-    loseSyns(view, sendSyn(view), `SA 0:0(0) ack 1 win 1 <mss 1460,${PEER_OPEN}>`);
-  }
-});
-
-const SYN = 'S 0:0(0) win 1 <mss 1460>';
-const SYN_ACK = 'SA 0:0(0) ack 1 win 1 <mss 1460>';
-type Quad = [View, View, View, View];
-
-/** A connection to a destination of a test's own. */
-const lossy = (f: Family, host: number): View => ({
-  ...freshView(f),
-  tuple: {
-    ...freshTuple(f),
-    remote: address(f === 4 ? `203.0.113.${host}` : `2001:db8:3::${host}`),
-  },
-});
-
-/** The first SYN of a connection; returns what became of it: it has the option. */
-function sendSyn(view: View): string {
-  const opened = `S 0:0(0) win 1 <mss 1460,${plane.stockHalf()}>`;
-  plane.expect(view, 'out', SYN, opened);
-  return opened;
-}
-
-/** The second SYN, the third, which has no option, and what answers that one. */
-function loseSyns(view: View, opened: string, answer = SYN_ACK): void {
-  plane.expect(view, 'out', SYN, opened);
-  plane.expect(view, 'out', SYN, 'same');
-  const outcome = plane.expect(view, 'in', answer, 'same');
-  assert.deepEqual(outcome.counted, ['syn-lost']);
-}
 
 both('a new SYN on the same tuple starts anew', (f) => {
   const view = { ...freshView(f), tuple: { ...freshTuple(f), remote: otherPeer(f) } };

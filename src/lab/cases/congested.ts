@@ -11,9 +11,9 @@ const CONGESTED_MS = 20_000;
 /** Far more than the bottleneck lets through. */
 const RATE = 5e5;
 /**
- * Not the machine's default: with BBR, which never sends less than four segments at a time,
- * however much is lost, twenty connections lose two segments of five here, and a retransmission
- * timer that has doubled to 20 s and more is no rarity. That is no path, but none at all.
+ * Not the machine's default: BBR never has less than four segments under way, however much is
+ * lost. Twenty such connections overload this bottleneck for good, and some retransmission timer
+ * doubles for longer than anybody waits.
  */
 const CONGESTION_CONTROL = 'reno';
 /** A queue of 120 ms. */
