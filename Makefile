@@ -45,6 +45,10 @@ check: $(MODULES) format types units abi-check ## format, types, lint, units: no
 test: build root check ## units, data plane, kernel, namespaces, lab, real guests (40 minutes)
 	node --test --test-reporter=spec --test-concurrency=1 $$($(TESTS) \( $(NEEDS_ROOT) \) | sort)
 
+.PHONY: test-all
+test-all: ## `make test` with every family, fault, stage and seed instead of samples: hours
+	TIFLOW_TEST_ALL=1 $(MAKE) test
+
 .PHONY: bench
 bench: build root ## measurements side by side, as ratios; writes bench/results.json
 	node $(OUT)/bench/main.js

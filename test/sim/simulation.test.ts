@@ -5,9 +5,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { tupleText } from '../../src/wire/tuple.js';
+import { WHOLE } from '../whole.js';
 import { World } from './world.js';
 
-const SEEDS = Number(process.env.SEEDS ?? 500);
+const SEEDS = Number(process.env.SEEDS ?? (WHOLE ? 100_000 : 500));
 const seeds =
   process.env.SEED === undefined
     ? Array.from({ length: SEEDS }, (_, i) => i + 1)
