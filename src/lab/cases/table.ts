@@ -34,61 +34,45 @@ import { vmLegacy } from './vm-legacy.js';
 /** Of any topology. */
 export type AnyCase = Case | GatewayCase | VmCase;
 
-export const PAPER_CASES: readonly Case[] = [
-  paper,
-  clientMoves,
-  moveBack,
-  tenMoves,
-  idle,
-  blackout,
-  halfClosed,
-  legacyClient,
-  legacyServer,
-  forged,
-  stranger,
-  sameSubnet,
-  daemonKilled,
-  roamNat,
-  roamSleep,
-  natReboot,
-  natRenumbered,
-  congested,
-  outage,
-  holdRetries,
-  holdKeepalive,
-  holdOver,
-  freeze,
-  many,
-  ssh,
-  postgresql,
-  nginx,
-  redis,
-  rsync,
-  mariadb,
-];
+/**
+ * All cases by what they are about.  A group is what one test file plays, its cases one after the
+ * other, beside another file: test/cases/GROUP.test.ts.
+ */
+export const CASE_GROUPS = {
+  moves: [
+    paper,
+    clientMoves,
+    moveBack,
+    tenMoves,
+    idle,
+    blackout,
+    halfClosed,
+    legacyClient,
+    legacyServer,
+    forged,
+    stranger,
+    sameSubnet,
+    daemonKilled,
+  ],
+  roaming: [roamNat, roamSleep, natReboot, natRenumbered, congested],
+  absences: [outage, holdRetries, holdKeepalive, holdOver, freeze, many],
+  programs: [ssh, postgresql, nginx, redis, rsync, mariadb],
+  gateways: [
+    gatewayClient,
+    gatewayServer,
+    gatewayNat,
+    gatewayBoth,
+    gatewayEndToEnd,
+    gatewayRenumbered,
+    gatewayTwoUplinks,
+  ],
+  migrations: [vmLiveHypervisor, vmLiveGuest, vmPauseCopy, vmDisk, vmBack, vmBoth, vmLegacy],
+  failures: vmFail,
+} satisfies Record<string, readonly AnyCase[]>;
 
-export const VM_CASES: readonly VmCase[] = [
-  vmLiveHypervisor,
-  vmLiveGuest,
-  vmPauseCopy,
-  vmDisk,
-  vmBack,
-  vmBoth,
-  vmLegacy,
-  ...vmFail,
-];
+export type CaseGroup = keyof typeof CASE_GROUPS;
 
-export const GATEWAY_CASES: readonly GatewayCase[] = [
-  gatewayClient,
-  gatewayServer,
-  gatewayNat,
-  gatewayBoth,
-  gatewayEndToEnd,
-  gatewayRenumbered,
-  gatewayTwoUplinks,
-];
-
-export const CASES: readonly AnyCase[] = [...PAPER_CASES, ...GATEWAY_CASES, ...VM_CASES];
+export const CASES: readonly AnyCase[] = Object.values(CASE_GROUPS).flat();
 
 /** Throws LabError naming the cases there are. */
 export function findCase(name: string): AnyCase {
