@@ -16,7 +16,7 @@ BPF_OBJECT := bpf/boundary.bpf.o
 BPF_FLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Wextra -Werror -Ibpf -I/usr/include/$(shell uname -m)-linux-gnu
 TESTS = find $(OUT)/test -name '*.test.js'
 # Folders whose tests need root, network namespaces or BPF; all others run in `make check`.
-ROOT_FOLDERS := boundary bpf cases guest-net kernel libc libvirt link matrix migrate-qemu net vm
+ROOT_FOLDERS := attack boundary bpf cases guest-net kernel libc libvirt link matrix migrate-qemu net vm
 NEEDS_ROOT := $(foreach folder,$(ROOT_FOLDERS),-path '$(OUT)/test/$(folder)/*' -o) -false
 NEWER = $(shell find src test bench -name '*.ts' 2>/dev/null)
 
