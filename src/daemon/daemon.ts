@@ -17,7 +17,8 @@ import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
-import { tcpSockets, unackedSegments } from '../link/sockets.js';
+import { routeTo } from '../link/route.js';
+import { destroySocket, tcpSockets, unackedSegments } from '../link/sockets.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
@@ -101,8 +102,8 @@ class Daemon implements DaemonControl {
   #subscribers = new Set<(event: MonitorEvent) => void>();
   #poller = new Poller();
   #netlink = new Netlink();
-  #routes = new Routes(this.#netlink);
-  #settling = new Settling(() => this.#mobility.reconcileSoon());
+  #routes = new Routes((peer) => routeTo(this.#netlink, peer), monotonicMs);
+  #settling = new Settling(CLOCK, () => this.#mobility.reconcileSoon());
   #boundary: Boundary;
   #raw: RawSender;
   #taps: TapSender;
@@ -153,7 +154,9 @@ class Daemon implements DaemonControl {
     this.#retention = new Retention(retained, emit);
     const shared = { boundary, netlink: this.#netlink, giveUpMs: config.giveUpMs, emit };
     this.#mobility = new Mobility({
-      ...shared,
+      ...{ boundary, clock: CLOCK, emit },
+      ...{ giveUpMs: config.giveUpMs, holdMs: config.holdMs },
+      destroySocket: (kernel) => destroySocket(this.#netlink, kernel),
       agent: this.#agent,
       monitor: this.#monitor,
       retention: this.#retention,
@@ -216,9 +219,10 @@ class Daemon implements DaemonControl {
     const api: ApiServer = await serveApi(directory, this, this.#log);
     this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
     this.#translations.attached();
+    // Before any flow is judged: behind a cable that was changed meanwhile there may be another network.
+    this.#care.catchUp();
     this.#reconcile();
     this.#vms.resume();
-    this.#care.catchUp();
     rehearse(randomBytes).catch((error: unknown) => this.#log.warn({ err: error }, 'rehearsal'));
     await ended;
     this.#emit({ event: 'stopping' });
@@ -376,7 +380,8 @@ class Daemon implements DaemonControl {
 
   #newStalls(emit: Emit): Stalls {
     return new Stalls({
-      ...{ boundary: this.#boundary, agent: this.#agent, holdMs: this.#config.holdMs, emit },
+      ...{ boundary: this.#boundary, agent: this.#agent, clock: CLOCK, emit },
+      holdMs: this.#config.holdMs,
       again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
       isDeparting: (kernel) => this.#placementOf(kernel).isDeparting(kernel),
       isInFlight: (kernel) =>

@@ -4,6 +4,7 @@
  * that address now, and the one kick that a backed-off kernel obeys would be wasted.
  */
 
+import type { Clock } from '../sync/agent.js';
 import type { Family } from '../wire/address.js';
 
 /* A network without DHCP and without a router never speaks. */
@@ -12,20 +13,20 @@ const SETTLING_MAX_MS = 4_000;
 const FAMILIES: Family[] = [4, 6];
 
 export class Settling {
-  #onSettled: () => void;
-  #timers = new Map<string, NodeJS.Timeout>();
+  readonly #timers = new Map<string, unknown>();
 
   /** `onSettled`: a link and family has settled. */
-  constructor(onSettled: () => void) {
-    this.#onSettled = onSettled;
-  }
+  constructor(
+    private readonly clock: Clock,
+    private readonly onSettled: () => void,
+  ) {}
 
   /** The carrier went or came. */
   begin(interfaceName: string): void {
     for (const family of FAMILIES) {
       const key = keyOf(interfaceName, family);
-      clearTimeout(this.#timers.get(key));
-      const end = setTimeout(() => this.end(interfaceName, family), SETTLING_MAX_MS);
+      this.clock.clearTimer(this.#timers.get(key));
+      const end = this.clock.setTimer(SETTLING_MAX_MS, () => this.end(interfaceName, family));
       this.#timers.set(key, end);
     }
   }
@@ -34,9 +35,9 @@ export class Settling {
   end(interfaceName: string, family: Family): void {
     const key = keyOf(interfaceName, family);
     if (!this.#timers.has(key)) return;
-    clearTimeout(this.#timers.get(key));
+    this.clock.clearTimer(this.#timers.get(key));
     this.#timers.delete(key);
-    this.#onSettled();
+    this.onSettled();
   }
 
   isSettling(interfaceName: string, family: Family): boolean {
@@ -44,7 +45,7 @@ export class Settling {
   }
 
   close(): void {
-    for (const timer of this.#timers.values()) clearTimeout(timer);
+    for (const timer of this.#timers.values()) this.clock.clearTimer(timer);
   }
 }
 

@@ -9,14 +9,21 @@
 
 import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
-import type { SyncAgent } from '../sync/agent.js';
+import type { Clock, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { decodePacket } from '../wire/packet.js';
 import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
-import { monotonicMs, msOfNs } from './clock.js';
+import { msOfNs } from './clock.js';
 import { flowIsOver } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
-import { newStall, type Stall, type StallEffect, type StallEvent, stepStall } from './stall.js';
+import {
+  newStall,
+  type Stall,
+  type StallEffect,
+  type StallEvent,
+  stepStall,
+  TRY_MS,
+} from './stall.js';
 
 /* The kernel of a flow without a way out sends nothing that could be seen: what it has waits for a
  * neighbour.  So it is spoken to every second, as few of these flows at a time as cost nothing.
@@ -28,19 +35,19 @@ const BEAT_FLOWS = 256;
 interface Entry {
   kernel: Tuple;
   stall: Stall;
-  timer: NodeJS.Timeout | undefined;
+  timer: unknown;
   /** Ends the flow when `hold` is over. */
-  hold: NodeJS.Timeout | undefined;
+  hold: unknown;
   /** Whether the attempt has a synchronization: another one may have been under way. */
   begun: boolean;
   /** Whether the monitor has been told. */
   told: boolean;
-  triedAtMs: number;
 }
 
 export interface StallsOptions {
   boundary: Pick<Boundary, 'flow' | 'command'>;
-  agent: Pick<SyncAgent, 'state' | 'standIn' | 'kick' | 'cancel'>;
+  agent: Pick<SyncAgent, 'underway' | 'standIn' | 'kick' | 'cancel'>;
+  clock: Clock;
   /** How long a flow may be without an answer. */
   holdMs: number;
   /** Synchronizes a flow from where it is; false: it is on its way elsewhere, or has no way. */
@@ -59,7 +66,7 @@ export class Stalls {
   #entries = new Map<string, Entry>();
   /** Flows without a way out, and since when; those that have waited longest come first. */
   #held = new Map<string, { kernel: Tuple; sinceMs: number }>();
-  #beat: NodeJS.Timeout | undefined;
+  #beat: unknown;
 
   constructor(o: StallsOptions) {
     this.#o = o;
@@ -68,7 +75,8 @@ export class Stalls {
   /** Whether a synchronization of this flow runs only because it stalls. */
   isTrying(kernel: Tuple): boolean {
     const entry = this.#entries.get(tupleKey(kernel));
-    return entry !== undefined && this.#isTrying(entry);
+    const runs = this.#o.agent.underway(kernel) !== undefined;
+    return entry !== undefined && runs && this.#isTrying(entry);
   }
 
   /** To be called with EVENT_STALLED: its own TCP has sent again, or probed. */
@@ -77,17 +85,17 @@ export class Stalls {
     if (flow === undefined || flowIsOver(flow)) return;
     // It has been answered, or has moved, since the event was written.
     if ((flow.flags & FLOW_FLAG.STALLED) === 0) return;
-    const unansweredMs = unansweredMsOf(flow);
+    const unansweredMs = this.#unansweredMsOf(flow);
     const entry = this.#entry(kernel);
-    entry.hold ??= setTimeout(() => this.#holdOver(entry), this.#o.holdMs - unansweredMs);
+    if (entry.hold === undefined) this.#armHold(entry, unansweredMs);
     this.#step(entry, { event: 'probed', unansweredMs });
   }
 
   /** To be called when a flow has no way out; it ends with its release. */
   held(kernel: Tuple): void {
     const key = tupleKey(kernel);
-    if (!this.#held.has(key)) this.#held.set(key, { kernel, sinceMs: monotonicMs() });
-    this.#beat ??= setInterval(() => this.#standInForHeld(), BEAT_MS);
+    if (!this.#held.has(key)) this.#held.set(key, { kernel, sinceMs: this.#o.clock.now() });
+    this.#armBeat();
   }
 
   /** To be called with EVENT_REVIVED: something has come in. */
@@ -128,7 +136,7 @@ export class Stalls {
   }
 
   close(): void {
-    clearInterval(this.#beat);
+    this.#o.clock.clearTimer(this.#beat);
     for (const entry of [...this.#entries.values()]) this.#forget(entry);
   }
 
@@ -138,7 +146,7 @@ export class Stalls {
     if (known !== undefined) return known;
     const fresh: Entry = {
       ...{ kernel, stall: newStall(), timer: undefined, hold: undefined },
-      ...{ begun: false, told: false, triedAtMs: 0 },
+      ...{ begun: false, told: false },
     };
     this.#entries.set(key, fresh);
     return fresh;
@@ -149,8 +157,8 @@ export class Stalls {
   }
 
   #forget(entry: Entry): void {
-    clearTimeout(entry.timer);
-    clearTimeout(entry.hold);
+    this.#o.clock.clearTimer(entry.timer);
+    this.#o.clock.clearTimer(entry.hold);
     this.#entries.delete(tupleKey(entry.kernel));
   }
 
@@ -174,9 +182,13 @@ export class Stalls {
         this.#try(entry);
         break;
       case 'arm':
-        clearTimeout(entry.timer);
-        entry.timer = setTimeout(() => this.#timeout(entry), e.afterMs);
+        this.#arm(entry, e.afterMs);
     }
+  }
+
+  #arm(entry: Entry, afterMs: number): void {
+    this.#o.clock.clearTimer(entry.timer);
+    entry.timer = this.#o.clock.setTimer(afterMs, () => this.#timeout(entry));
   }
 
   /* What a kernel has sent without a way out was never seen here, so it has to be asked. */
@@ -190,7 +202,6 @@ export class Stalls {
   #try(entry: Entry): void {
     const { kernel } = entry;
     const flow = this.#o.boundary.flow(kernel);
-    entry.triedAtMs = monotonicMs();
     entry.begun = flow !== undefined && this.#o.again(kernel, flow);
     if (!entry.begun) return;
     if (!entry.told) this.#o.emit({ event: 'stalled', kernel: tupleText(kernel) });
@@ -203,47 +214,86 @@ export class Stalls {
       this.#forget(entry);
       return;
     }
+    const leftMs = this.#tryLeftMs(entry);
+    if (leftMs > 0) {
+      this.#arm(entry, leftMs);
+      return;
+    }
     // Only the quarantine of a reset is left, or nothing.
     const isStalled = (flow.flags & (FLOW_FLAG.STALLED | FLOW_FLAG.UNPROVEN)) !== 0;
     if (entry.stall.state === 'silent' && !isStalled) this.#forget(entry);
     else this.#step(entry, { event: 'timer' });
   }
 
+  /* An attempt has its time from when its turn comes: that of a thousand flows takes a while. */
+  #tryLeftMs(entry: Entry): number {
+    const underway = this.#o.agent.underway(entry.kernel);
+    if (underway === undefined || !this.#isTrying(entry)) return 0;
+    if (underway.since === undefined) return TRY_MS;
+    return underway.since + TRY_MS - this.#o.clock.now();
+  }
+
   /* A mapping that waits for its proof is where the flow is now: its CONFIRM must go on. */
   #giveWay(entry: Entry): void {
-    const { kernel, triedAtMs } = entry;
-    if (!this.#isTrying(entry) || this.#o.agent.state(kernel) !== 'syncing') return;
+    const { kernel } = entry;
+    const underway = this.#o.agent.underway(kernel);
+    if (!this.#isTrying(entry) || underway?.state !== 'syncing') return;
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined || (flow.flags & FLOW_FLAG.UNPROVEN) !== 0) return;
     // What its kernel has sent meanwhile was swallowed, and its next try may be far away.
-    if (msOfNs(flow.seenOut) >= triedAtMs) this.#o.agent.kick(kernel);
+    const swallowed = underway.since !== undefined && msOfNs(flow.seenOut) >= underway.since;
+    if (swallowed) this.#o.agent.kick(kernel);
     else this.#o.agent.cancel(kernel);
   }
 
+  #armBeat(): void {
+    this.#beat ??= this.#o.clock.setTimer(BEAT_MS, () => {
+      this.#beat = undefined;
+      this.#standInForHeld();
+      if (this.#held.size > 0) this.#armBeat();
+    });
+  }
+
   #standInForHeld(): void {
-    const nowMs = monotonicMs();
+    const nowMs = this.#o.clock.now();
     for (const [key, held] of [...this.#held].slice(0, BEAT_FLOWS)) {
       const { kernel, sinceMs } = held;
       this.#held.delete(key);
       const flow = this.#o.boundary.flow(kernel);
       if (flow === undefined || flowIsOver(flow) || !(flow.flags & FLOW_FLAG.HELD)) continue;
-      if (nowMs - sinceMs >= this.#o.holdMs && !this.#o.isDeparting(kernel)) {
+      // It may have had a way, and an answer, since it was first held.
+      const silentMs = nowMs - Math.max(sinceMs, msOfNs(flow.seenIn));
+      if (silentMs >= this.#o.holdMs && !this.#o.isDeparting(kernel)) {
         this.#o.end(kernel, 'no-way');
         continue;
       }
       this.#held.set(key, held);
       this.#standIn(kernel);
     }
-    if (this.#held.size > 0) return;
-    clearInterval(this.#beat);
-    this.#beat = undefined;
+  }
+
+  #armHold(entry: Entry, unansweredMs: number): void {
+    const leftMs = this.#o.holdMs - unansweredMs;
+    entry.hold = this.#o.clock.setTimer(leftMs, () => this.#holdOver(entry));
   }
 
   #holdOver(entry: Entry): void {
     entry.hold = undefined;
     const flow = this.#o.boundary.flow(entry.kernel);
-    if (flow === undefined || flowIsOver(flow)) this.#forget(entry);
-    else if (unansweredMsOf(flow) > 0) this.#end(entry, 'peer-silent');
+    if (flow === undefined || flowIsOver(flow)) {
+      this.#forget(entry);
+      return;
+    }
+    const unansweredMs = this.#unansweredMsOf(flow);
+    if (unansweredMs >= this.#o.holdMs) this.#end(entry, 'peer-silent');
+    // It has been answered meanwhile, and no event said so.
+    else if (unansweredMs > 0) this.#armHold(entry, unansweredMs);
+  }
+
+  /** For how long its own TCP has been sending again without an answer. */
+  #unansweredMsOf(flow: Flow): number {
+    if (flow.resent === 0 || flow.resentSince <= flow.seenIn) return 0;
+    return Math.max(0, this.#o.clock.now() - msOfNs(flow.resentSince));
   }
 
   #end(entry: Entry, reason: string): void {
@@ -251,9 +301,3 @@ export class Stalls {
     this.#o.end(entry.kernel, reason);
   }
 }
-
-/** For how long its own TCP has been sending again without an answer. */
-const unansweredMsOf = (flow: Flow): number =>
-  flow.resent > 0 && flow.resentSince > flow.seenIn
-    ? Math.max(0, monotonicMs() - msOfNs(flow.resentSince))
-    : 0;

@@ -9,15 +9,10 @@ import type { Clock, Outlet, SyncAgent } from '../sync/agent.js';
 import type { FailureReason, SyncEvent } from '../sync/event.js';
 import { encodePacket } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
-import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleText } from '../wire/tuple.js';
+import { Journeys } from './journeys.js';
 import type { Emit } from './monitor-events.js';
 import type { SynchronizeView } from './view.js';
-
-interface Journey {
-  kernel: Tuple;
-  since: number;
-  reason: FailureReason | undefined;
-}
 
 interface Tally {
   /** Its journeys; counted, for each that ends of a full table would else count all the rest. */
@@ -30,7 +25,7 @@ interface Tally {
 
 export interface VmFlowsOptions {
   boundary: Pick<Boundary, 'command' | 'flow'>;
-  agent: Pick<SyncAgent, 'move' | 'cancel' | 'state' | 'reasonNow'>;
+  agent: Pick<SyncAgent, 'move' | 'cancel' | 'underway' | 'together' | 'reasonNow'>;
   /** Of the tap with this index. */
   mtuOf: (tap: number) => number;
   outlet: Pick<Outlet, 'toKernel'>;
@@ -41,12 +36,17 @@ export interface VmFlowsOptions {
 
 export class VmFlows {
   readonly #o: VmFlowsOptions;
-  readonly #journeys = new Map<string, Journey>();
+  readonly #journeys: Journeys;
   readonly #tallies = new Map<number, Tally>();
-  #giveUp: unknown;
 
   constructor(o: VmFlowsOptions) {
     this.#o = o;
+    this.#journeys = new Journeys({
+      ...o,
+      // They are tried from one address only, so that give_up is the bound.
+      holdMs: Number.POSITIVE_INFINITY,
+      over: (kernel, reason) => this.#fail(kernel, reason),
+    });
   }
 
   /**
@@ -57,15 +57,15 @@ export class VmFlows {
     const tally = this.#tallyOf(tap);
     // Who asks again while some are on their way is told of all of them.
     if (tally.pending === 0) Object.assign(tally, { moved: 0, failures: [] });
-    for (const [kernel, flow] of flows) {
-      const key = tupleKey(kernel);
-      if (this.#journeys.has(key)) continue;
-      tally.pending += 1;
-      this.#journeys.set(key, { kernel, since: this.#o.clock.now(), reason: undefined });
-      const newest = (flow.epoch + o.epochAbove) & 0xffff;
-      this.#o.agent.move(kernel, kernel.local, { mtu: o.mtu, redirect: true, newest });
-    }
-    this.#armGiveUp();
+    this.#o.agent.together(() => {
+      for (const [kernel, flow] of flows) {
+        if (this.#journeys.has(kernel)) continue;
+        tally.pending += 1;
+        this.#journeys.begin(kernel);
+        const newest = (flow.epoch + o.epochAbove) & 0xffff;
+        this.#o.agent.move(kernel, kernel.local, { mtu: o.mtu, redirect: true, newest });
+      }
+    });
   }
 
   /** Resolves when all of the tap's have ended, or time is up; how it stands then. */
@@ -86,19 +86,17 @@ export class VmFlows {
 
   /** To be called with each event of the agent. */
   synchronized(event: SyncEvent): void {
-    const journey = this.#journeys.get(tupleKey(event.kernel));
-    if (journey === undefined) return;
-    if (event.type === 'proven') this.#end(journey, undefined);
+    const { kernel } = event;
+    if (event.type === 'proven') this.#end(kernel, undefined);
     if (event.type !== 'failed') return;
-    journey.reason = event.reason;
-    if (event.final) this.#fail(journey, event.reason);
+    const wasUnderway = this.#journeys.failed(kernel, event.reason);
+    if (wasUnderway && event.final) this.#fail(kernel, event.reason);
   }
 
   /** A flow has ended, or does not live here any more. */
   ended(kernel: Tuple): void {
     this.#o.agent.cancel(kernel);
-    const journey = this.#journeys.get(tupleKey(kernel));
-    if (journey !== undefined) this.#end(journey, 'ended');
+    this.#end(kernel, 'ended');
   }
 
   /**
@@ -110,7 +108,7 @@ export class VmFlows {
   }
 
   close(): void {
-    if (this.#giveUp !== undefined) this.#o.clock.clearTimer(this.#giveUp);
+    this.#journeys.close();
     for (const { settled } of this.#tallies.values()) for (const resolve of settled) resolve();
   }
 
@@ -122,9 +120,12 @@ export class VmFlows {
     return fresh;
   }
 
-  #end(journey: Journey, failure: string | undefined): void {
-    const { kernel } = journey;
-    this.#journeys.delete(tupleKey(kernel));
+  /* No-op if it was not on its way. */
+  #end(kernel: Tuple, failure: string | undefined): void {
+    if (this.#journeys.end(kernel)) this.#count(kernel, failure);
+  }
+
+  #count(kernel: Tuple, failure: string | undefined): void {
     const tally = this.#tallyOf(kernel.tap ?? 0);
     tally.pending -= 1;
     if (failure === undefined) tally.moved += 1;
@@ -144,17 +145,17 @@ export class VmFlows {
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason });
   }
 
-  #fail(journey: Journey, reason: FailureReason): void {
-    const { kernel } = journey;
+  #fail(kernel: Tuple, reason: FailureReason): void {
+    this.#journeys.end(kernel);
     this.#o.emit({ event: 'move-failed', kernel: tupleText(kernel), reason });
     this.reset(kernel, reason);
-    this.#end(journey, reason);
+    this.#count(kernel, reason);
   }
 
   /** Synchronizes a flow from where it is; false: it cannot be, or is under way already. */
   again(kernel: Tuple, flow: Flow): boolean {
     const { agent, mtuOf } = this.#o;
-    const isBusy = (flow.flags & FLOW_FLAG.HELD) !== 0 || agent.state(kernel) !== 'steady';
+    const isBusy = (flow.flags & FLOW_FLAG.HELD) !== 0 || agent.underway(kernel) !== undefined;
     if (isBusy || this.isDeparting(kernel)) return false;
     agent.move(kernel, kernel.local, { mtu: mtuOf(kernel.tap ?? 0), redirect: true });
     return true;
@@ -162,26 +163,7 @@ export class VmFlows {
 
   /** Whether the migration that brought this flow here is still about to synchronize it. */
   isDeparting(kernel: Tuple): boolean {
-    return this.#journeys.has(tupleKey(kernel));
-  }
-
-  #armGiveUp(): void {
-    // In the order in which they began, so the first is the oldest.
-    const [oldest] = this.#journeys.values();
-    if (this.#giveUp !== undefined || oldest === undefined) return;
-    const { clock, giveUpMs } = this.#o;
-    const dueMs = Math.max(0, oldest.since + giveUpMs - clock.now());
-    this.#giveUp = clock.setTimer(dueMs, () => this.#giveUpDue());
-  }
-
-  #giveUpDue(): void {
-    this.#giveUp = undefined;
-    const due = this.#o.clock.now() - this.#o.giveUpMs;
-    for (const journey of [...this.#journeys.values()]) {
-      if (journey.since > due) continue;
-      this.#fail(journey, this.#o.agent.reasonNow(journey.kernel, journey.reason));
-    }
-    this.#armGiveUp();
+    return this.#journeys.has(kernel);
   }
 }
 

@@ -11,6 +11,7 @@ import {
   addressFromBytes,
   type Family,
   family,
+  isLinkLocal,
 } from '../wire/address.js';
 import { type Mac, macBytes } from '../wire/ethernet.js';
 
@@ -87,5 +88,3 @@ export function outsideName(outside: Address, inside: Address): Address {
   const [prefix, own] = [addressBytes(outside), addressBytes(inside)];
   return addressFromBytes(Uint8Array.of(...prefix.subarray(0, 8), ...own.subarray(8)));
 }
-
-const isLinkLocal = (a: Address): boolean => /^fe[89ab]/.test(a);

@@ -3,7 +3,7 @@
  * Not for changing routes: those belong to the operator and to the network manager.
  */
 import { SystemError } from '../libc/errno.js';
-import { type Address, family } from '../wire/address.js';
+import { type Address, isLinkLocal } from '../wire/address.js';
 import type { Netlink } from './netlink.js';
 import { decodeLink, decodeRoute, type RouteRecord } from './rtnetlink.js';
 import { getLink, lookupRoute } from './rtnetlink-request.js';
@@ -59,7 +59,3 @@ function unlessUnreachable<T>(ask: () => T): T | undefined {
     throw error;
   }
 }
-
-/** fe80::/10 or 169.254.0.0/16. */
-export const isLinkLocal = (a: Address): boolean =>
-  family(a) === 6 ? /^fe[89ab]/.test(a) : a.startsWith('169.254.');

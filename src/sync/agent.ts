@@ -19,14 +19,14 @@ import type { Clock } from './clock.js';
 import type { FailureReason, SyncEvent } from './event.js';
 import { KeyRing } from './key-ring.js';
 import { kickEffects, silentMs } from './kick.js';
-import { type MoveOptions, Moves } from './moves.js';
+import { type MoveOptions, Moves, type Underway } from './moves.js';
 import { type Outlet, Performer, type SyncBoundary } from './performer.js';
 import { closedWindow, keepalive } from './stand-in.js';
 import type { PortRange } from './wire-port.js';
 
 export type { Clock } from './clock.js';
 export type { SyncEvent } from './event.js';
-export type { MoveOptions } from './moves.js';
+export type { MoveOptions, Underway } from './moves.js';
 export type { Outlet, SyncBoundary } from './performer.js';
 
 export interface SyncAgentOptions {
@@ -36,7 +36,12 @@ export interface SyncAgentOptions {
   /** n random bytes, fit for keys. */
   random: (n: number) => Uint8Array;
   psk: (keyId: number) => Uint8Array | undefined;
-  config: { sourcePorts: PortRange; candidatesMax?: number };
+  config: {
+    sourcePorts: PortRange;
+    candidatesMax?: number;
+    /** How many synchronizations may wait for their first answer at a time. */
+    places?: number;
+  };
   /** Whether packets to `remote` need another next hop than the kernel's own for this flow. */
   redirects?: (kernel: Tuple, remote: Address) => boolean;
   onEvent: (e: SyncEvent) => void;
@@ -64,6 +69,7 @@ export class SyncAgent {
     this.#moves = new Moves({
       ...{ boundary, performer, clock, random, keys },
       sourcePorts: o.config.sourcePorts,
+      places: o.config.places,
       pendingEpochs: (kernel) => this.#claims.epochsOf(kernel),
     });
     this.#claims = new Claims({
@@ -81,6 +87,16 @@ export class SyncAgent {
    */
   move(kernel: Tuple, source: Address, o: MoveOptions): void {
     this.#performer.transact(() => this.#moves.move(kernel, source, o));
+  }
+
+  /** Runs `body`, which begins and ends synchronizations: none starts before it is through. */
+  together(body: () => void): void {
+    this.#performer.transact(() => this.#moves.together(body));
+  }
+
+  /** Ends the synchronization of a flow, which has no way out for now: its egress stays held. */
+  suspend(kernel: Tuple): void {
+    this.#performer.transact(() => this.#moves.end(kernel));
   }
 
   /** Ends the synchronization of a flow; its egress goes on as its mapping says. */
@@ -140,9 +156,12 @@ export class SyncAgent {
   }
 
   state(kernel: Tuple): SyncState {
-    const state = this.#moves.stateOf(kernel);
-    if (state === undefined) return 'steady';
-    return state === 'confirming' ? 'confirming' : 'syncing';
+    return this.#moves.underway(kernel)?.state ?? 'steady';
+  }
+
+  /** What runs for a flow, and where to; undefined: nothing. */
+  underway(kernel: Tuple): Underway | undefined {
+    return this.#moves.underway(kernel);
   }
 
   /** Why a move comes to nothing that is given up now, after it has `failed` so before, if it has. */
@@ -196,7 +215,7 @@ export class SyncAgent {
   }
 
   #committed(kernel: Tuple, wire: Tuple, epoch: number): void {
-    if (this.#moves.sourceOf(kernel) === wire.local) {
+    if (this.#moves.underway(kernel)?.source === wire.local) {
       this.#moves.end(kernel);
       this.#performer.report(kernel, { type: 'proven', wire, epoch });
     } else {

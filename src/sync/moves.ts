@@ -39,6 +39,8 @@ export interface MovesOptions {
   random: (n: number) => Uint8Array;
   keys: KeyRing;
   sourcePorts: PortRange;
+  /** How many may wait for their first answer at a time. */
+  places: number | undefined;
   /** Epochs of the candidates that the other end of a flow has open with us. */
   pendingEpochs: (kernel: Tuple) => number[];
 }
@@ -50,7 +52,18 @@ interface Session {
   source: Address;
   o: MoveOptions;
   mover: Mover;
+  /** When its turn came. */
+  since: number | undefined;
   timer: unknown;
+}
+
+/** A synchronization that runs. */
+export interface Underway {
+  /** Where to: the address that its flow is to leave from. */
+  source: Address;
+  state: 'syncing' | 'confirming';
+  /** When it began, by the agent's clock; undefined: it waits for its turn. */
+  since: number | undefined;
 }
 
 export class Moves {
@@ -61,7 +74,7 @@ export class Moves {
 
   constructor(o: MovesOptions) {
     this.#o = o;
-    this.#queue = new StartQueue(o.clock, (flow) => this.#start(flow));
+    this.#queue = new StartQueue(o.clock, (flow) => this.#start(flow), o.places);
   }
 
   get size(): number {
@@ -72,19 +85,32 @@ export class Moves {
     return this.#session(kernel)?.mover.state;
   }
 
-  sourceOf(kernel: Tuple): Address | undefined {
-    return this.#session(kernel)?.source;
+  /** undefined: none runs for this flow. */
+  underway(kernel: Tuple): Underway | undefined {
+    const session = this.#session(kernel);
+    if (session === undefined) return undefined;
+    const { source, since, mover } = session;
+    return { source, since, state: mover.state === 'confirming' ? 'confirming' : 'syncing' };
   }
 
   /** Replaces a synchronization of this flow from another address. */
   move(kernel: Tuple, source: Address, o: MoveOptions): void {
     const former = this.#session(kernel);
-    if (former?.source === source) return;
+    if (former?.source === source) {
+      // The same address by another way: its next attempt goes by that.
+      former.o = o;
+      return;
+    }
     const mover = newMover((former && newestEpoch(former.mover)) ?? o.newest);
     if (former !== undefined) this.#end(former);
     const key = tupleKey(kernel);
-    this.#sessions.set(key, { key, kernel, source, o, mover, timer: undefined });
+    this.#sessions.set(key, { key, kernel, source, o, mover, since: undefined, timer: undefined });
     this.#queue.add(key);
+  }
+
+  /** Runs `body`, which begins and ends synchronizations: none starts before it is through. */
+  together(body: () => void): void {
+    this.#queue.together(body);
   }
 
   /** Ends the synchronization of a flow, if there is one.  Egress stays as it is. */
@@ -159,6 +185,7 @@ export class Moves {
 
   #begin(session: Session): void {
     if (session.mover.state !== 'waiting') return;
+    session.since ??= this.#o.clock.now();
     const { kernel, source, o } = session;
     const flow = this.#hold(kernel);
     if (flow === undefined) {

@@ -23,6 +23,7 @@ export class StartQueue {
   constructor(
     private readonly clock: Clock,
     private readonly start: (flow: string) => void,
+    private readonly places = PLACES,
   ) {}
 
   /** How many flows other than this one have begun and wait for an answer. */
@@ -45,6 +46,21 @@ export class StartQueue {
     this.#startWaiting();
   }
 
+  /** Runs `body`, which adds and takes away: nothing starts before it is through. */
+  together(body: () => void): void {
+    if (this.#isStarting) {
+      body();
+      return;
+    }
+    this.#isStarting = true;
+    try {
+      body();
+    } finally {
+      this.#isStarting = false;
+    }
+    this.#startWaiting();
+  }
+
   close(): void {
     this.#waiting.clear();
     for (const timer of this.#begun.values()) this.clock.clearTimer(timer);
@@ -57,7 +73,7 @@ export class StartQueue {
     this.#isStarting = true;
     try {
       for (const flow of this.#waiting) {
-        if (this.#begun.size >= PLACES) break;
+        if (this.#begun.size >= this.places) break;
         this.#waiting.delete(flow);
         this.#begun.set(
           flow,

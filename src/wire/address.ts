@@ -56,6 +56,10 @@ function mappedBytes(bytes: Uint8Array): Uint8Array {
   return mapped;
 }
 
+/** fe80::/10 or 169.254.0.0/16. */
+export const isLinkLocal = (a: Address): boolean =>
+  family(a) === 6 ? /^fe[89ab]/.test(a) : a.startsWith('169.254.');
+
 /** An IP version. */
 export type Family = 4 | 6;
 

@@ -1,14 +1,14 @@
-/* What mobility does with one flow whose link flaps while its CONFIRM is under way. */
+/* What mobility does with one flow whose machine comes and goes while a synchronization of it runs. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FLOW_FLAG, FLOW_SIZE, type Flow, readFlow } from '../../src/boundary/abi.gen.js';
 import { Mobility, type MobilityOptions } from '../../src/daemon/mobility.js';
-import { until } from '../../src/lab/wait.js';
-import type { SyncState } from '../../src/sync/agent.js';
-import { address } from '../../src/wire/address.js';
+import type { Underway } from '../../src/sync/agent.js';
+import { type Address, address } from '../../src/wire/address.js';
 import { decodePacket } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
 import type { Tuple } from '../../src/wire/tuple.js';
+import { FakeClock } from '../sim/fake-clock.js';
 
 const KERNEL: Tuple = {
   local: address('192.0.2.10'),
@@ -17,15 +17,25 @@ const KERNEL: Tuple = {
   remotePort: 40_000,
 };
 const NEW = address('198.51.100.10');
+const OTHER = address('198.51.100.77');
+const GIVE_UP_MS = 60_000;
+const HOLD_MS = 900_000;
+
+type Place = 'home' | 'away' | 'dark';
 
 /** A machine with one flow, moved to NEW; what is done to the flow is noted. */
 function machine(o: object = {}) {
+  const clock = new FakeClock();
   const flow: Flow = readFlow(new DataView(new ArrayBuffer(FLOW_SIZE)));
   flow.active = 1;
   flow.mapping[0].wire = { ...KERNEL, local: NEW, localPort: 61_000 };
   const done: string[] = [];
-  const state = { agent: 'steady' as SyncState, home: true };
+  const state = { underway: undefined as Underway | undefined, place: 'home' as Place };
   const nothing = () => undefined;
+  const end = (verb: string) => () => {
+    if (state.underway !== undefined) done.push(verb);
+    state.underway = undefined;
+  };
   const parts = {
     boundary: {
       flows: () => [[KERNEL, flow]],
@@ -38,29 +48,49 @@ function machine(o: object = {}) {
       },
     },
     agent: {
-      state: () => state.agent,
-      move: () => done.push('move'),
-      cancel: nothing,
+      underway: () => state.underway,
+      together: (body: () => void) => body(),
+      move: (_: Tuple, source: Address) => {
+        if (state.underway?.source === source) return;
+        done.push(`move ${source}`);
+        state.underway = { source, state: 'syncing', since: clock.now() };
+      },
+      suspend: end('suspend'),
+      cancel: end('cancel'),
       kick: () => done.push('kick'),
+      reasonNow: () => 'no-answer',
     },
     monitor: {
       catchUp: nothing,
-      links: () => [{ name: 'eth0', up: true, carrier: true, mtu: 1500 }],
-      addresses: () => (state.home ? [{ address: NEW, interface: 'eth0', tentative: false }] : []),
+      links: () => [{ name: 'eth0', up: true, carrier: state.place !== 'dark', mtu: 1500 }],
+      addresses: () => [
+        { address: state.place === 'away' ? OTHER : NEW, interface: 'eth0', tentative: false },
+      ],
     },
-    netlink: {},
     retention: { update: nothing },
     detours: { update: nothing, ended: nothing, dependOnRoutes: false },
-    routes: { to: nothing, changed: nothing, differ: () => false },
+    routes: {
+      to: () => (state.place === 'away' ? { source: OTHER, interface: 'eth0' } : undefined),
+      changed: nothing,
+      differ: () => false,
+    },
     settling: { isSettling: () => false },
     uplinks: { around: (_: unknown, __: unknown, s: unknown) => s, update: nothing },
+    destroySocket: () => done.push('destroy'),
     isTrying: () => false,
     held: nothing,
-    giveUpMs: 60_000,
+    clock,
+    giveUpMs: GIVE_UP_MS,
+    holdMs: HOLD_MS,
     emit: nothing,
   };
   const mobility = new Mobility({ ...parts, ...o } as unknown as MobilityOptions);
-  return { mobility, flow, state, done };
+  const look = (place: Place): string[] => {
+    state.place = place;
+    mobility.reconcile();
+    return done.splice(0);
+  };
+  return { mobility, flow, state, done, clock, look };
 }
 
 const PROVEN = {
@@ -71,38 +101,84 @@ const PROVEN = {
   at: 0,
 } as const;
 
-test('a flow that was held again while it was being confirmed is released once it is proven', async () => {
-  const { mobility, flow, state, done } = machine();
+test('held again while it was being confirmed: synchronized from there, or released if proven', () => {
+  const { flow, state, look } = machine();
+  const confirming: Underway = { source: NEW, state: 'confirming', since: 0 };
   flow.flags = FLOW_FLAG.UNPROVEN;
-  state.agent = 'confirming';
-  state.home = false;
-  mobility.reconcile();
-  assert.deepEqual(done, ['hold']);
-  state.home = true;
-  mobility.reconcile();
-  assert.deepEqual(done, ['hold'], 'its CONFIRM goes on');
+  state.underway = confirming;
+  assert.deepEqual(look('home'), [], 'its CONFIRM goes on');
+  assert.deepEqual(look('dark'), ['hold', 'suspend'], 'nothing leaves from a dead link');
+  assert.deepEqual(look('home'), [`move ${NEW}`]);
+  state.underway = confirming;
+  assert.deepEqual(look('dark'), ['suspend']);
   flow.flags &= ~FLOW_FLAG.UNPROVEN;
-  state.agent = 'steady';
+  assert.deepEqual(look('home'), ['release', 'kick']);
+});
+
+test('proven before the agent knows: waits for the event, and is released then', () => {
+  const { mobility, flow, state, done, clock, look } = machine();
+  flow.flags = FLOW_FLAG.HELD;
+  state.underway = { source: NEW, state: 'confirming', since: 0 };
+  assert.deepEqual(look('home'), []);
+  state.underway = undefined;
   mobility.synchronized(PROVEN);
-  await until('the flow to be released', () => done.includes('kick'), 1000);
-  assert.deepEqual(done, ['hold', 'release', 'kick']);
-  mobility.close();
+  clock.pass(10);
+  assert.deepEqual(done, ['release', 'kick']);
 });
 
 test('an unproven flow that nobody confirms, as its daemon died, is moved again', () => {
-  const { mobility, flow, done } = machine();
+  const { flow, look } = machine();
   flow.flags = FLOW_FLAG.UNPROVEN;
-  mobility.reconcile();
-  assert.deepEqual(done, ['move']);
-  mobility.close();
+  assert.deepEqual(look('home'), [`move ${NEW}`]);
+});
+
+test('back at home with a mapping that is not proven: from home, not from what is gone', () => {
+  const { flow, state, look } = machine();
+  flow.flags = FLOW_FLAG.UNPROVEN;
+  state.underway = { source: NEW, state: 'confirming', since: 0 };
+  assert.deepEqual(look('away'), [`move ${OTHER}`]);
+  assert.deepEqual(look('home'), [`move ${NEW}`]);
+  assert.equal(state.underway?.source, NEW);
+});
+
+test('back at home before it was moved: goes on', () => {
+  const { look } = machine();
+  assert.deepEqual(look('away'), [`move ${OTHER}`]);
+  assert.deepEqual(look('home'), ['cancel', 'release']);
+});
+
+test('give_up counts while there is an address, from each new one on; the queue does not', () => {
+  const { state, done, clock, look } = machine();
+  look('away');
+  clock.pass(GIVE_UP_MS - 1_000);
+  look('dark');
+  clock.pass(2 * GIVE_UP_MS);
+  look('away');
+  state.underway = { source: OTHER, state: 'syncing', since: undefined };
+  clock.pass(2 * GIVE_UP_MS);
+  state.underway.since = clock.now();
+  clock.pass(GIVE_UP_MS - 1_000);
+  assert.deepEqual(done, []);
+  clock.pass(GIVE_UP_MS + 2_000);
+  assert.deepEqual(done, ['cancel', 'destroy', 'forget']);
+});
+
+test('nobody is away for longer than `hold`, however many addresses are tried', () => {
+  const { state, done, clock, look } = machine();
+  look('away');
+  for (let ms = 0; ms < HOLD_MS + 1_000 && done.length === 0; ms += 1_000) {
+    if (state.underway !== undefined) state.underway.since = clock.now();
+    clock.pass(1_000);
+  }
+  assert.deepEqual(done, ['cancel', 'destroy', 'forget']);
+  assert.ok(clock.now() >= HOLD_MS);
 });
 
 test('a flow that is at home and not held is left alone', () => {
-  const { mobility, done } = machine();
-  mobility.reconcile();
+  const { mobility, done, look } = machine();
+  assert.deepEqual(look('home'), []);
   mobility.synchronized(PROVEN);
   assert.deepEqual(done, []);
-  mobility.close();
 });
 
 test('the program of a host behind a gateway is told by a reset from its peer', () => {
@@ -113,12 +189,11 @@ test('the program of a host behind a gateway is told by a reset from its peer', 
   flow.rcvNxt = seq(4711);
   mobility.reconcile();
   mobility.synchronized({ ...PROVEN, type: 'failed', reason: 'reset', final: true });
-  assert.deepEqual(done, ['move', 'forget']);
+  assert.deepEqual(done, [`move ${NEW}`, 'cancel', 'forget']);
   assert.equal(mobility.moves.failed, 1);
   const packet = decodePacket(told[0] ?? new Uint8Array(0));
   assert.ok(!('error' in packet));
   assert.deepEqual([packet.source, packet.destination], [KERNEL.remote, KERNEL.local]);
   assert.deepEqual([packet.sourcePort, packet.destinationPort], [40_000, 22]);
   assert.deepEqual([packet.flags, packet.seq], ['R', 4711]);
-  mobility.close();
 });

@@ -1,17 +1,16 @@
 /* The driver of stalls: when it asks whom for what, with a flow and an agent that are only noted. */
 import assert from 'node:assert/strict';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { FLOW_FLAG, FLOW_SIZE, type Flow, readFlow } from '../../src/boundary/abi.gen.js';
-import { monotonicNs } from '../../src/daemon/clock.js';
-import { STALL_MS } from '../../src/daemon/stall.js';
+import { STALL_MS, TRY_MS } from '../../src/daemon/stall.js';
 import { Stalls, type StallsOptions } from '../../src/daemon/stalls.js';
-import { until } from '../../src/lab/wait.js';
 import type { SyncState } from '../../src/sync/agent.js';
 import type { SyncReport } from '../../src/sync/event.js';
 import { address } from '../../src/wire/address.js';
 import { encodePacket } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
 import type { Tuple } from '../../src/wire/tuple.js';
+import { FakeClock } from '../sim/fake-clock.js';
 
 const KERNEL: Tuple = {
   local: address('192.0.2.10'),
@@ -20,17 +19,29 @@ const KERNEL: Tuple = {
   remotePort: 22,
 };
 
-const agoNs = (ms: number): bigint => monotonicNs() - BigInt(Math.round(ms)) * 1_000_000n;
+/** How long the machine has been up when a test begins. */
+const UP_MS = 1_000_000;
+
+interface Machine {
+  unansweredMs?: number;
+  holdMs?: number;
+  away?: boolean;
+  /** The attempt does not get its turn. */
+  queued?: boolean;
+}
 
 /** A flow that has been unanswered for so long, and what is done about it. */
-function machine(t: TestContext, o: { unansweredMs?: number; holdMs?: number; away?: boolean }) {
+function machine(o: Machine = {}) {
+  const clock = new FakeClock();
+  clock.pass(UP_MS);
+  const agoNs = (ms: number) => BigInt(Math.round(clock.now() - ms)) * 1_000_000n;
   const flow: Flow = readFlow(new DataView(new ArrayBuffer(FLOW_SIZE)));
   flow.rcvNxt = seq(1000);
   flow.resent = 3;
   flow.resentSince = agoNs(o.unansweredMs ?? STALL_MS + 50);
   flow.flags = FLOW_FLAG.STALLED;
   const done: string[] = [];
-  const state = { agent: 'steady' as SyncState };
+  const state = { agent: 'steady' as SyncState, since: undefined as number | undefined };
   const note = (what: string) => () => {
     done.push(what);
     state.agent = 'steady';
@@ -38,7 +49,10 @@ function machine(t: TestContext, o: { unansweredMs?: number; holdMs?: number; aw
   const stalls = new Stalls({
     boundary: { flow: () => flow, command: () => ({ result: 'ok' }) },
     agent: {
-      state: () => state.agent,
+      underway: () =>
+        state.agent === 'steady'
+          ? undefined
+          : { source: KERNEL.local, state: state.agent, since: state.since },
       standIn: (_, inFlight) => done.push(`stand-in ${inFlight}`),
       kick: note('kick'),
       cancel: note('cancel'),
@@ -48,22 +62,23 @@ function machine(t: TestContext, o: { unansweredMs?: number; holdMs?: number; aw
       if (o.away === true) return false;
       done.push('again');
       state.agent = 'syncing';
+      state.since = o.queued === true ? undefined : clock.now();
       return true;
     },
+    clock,
     isDeparting: () => false,
     isInFlight: () => true,
     end: (_, reason) => done.push(`end ${reason}`),
     emit: ({ event }) => done.push(`emit ${event}`),
   } as StallsOptions);
-  t.after(() => stalls.close());
   const agent = (report: SyncReport) => stalls.synchronized({ ...report, kernel: KERNEL, at: 0 });
   /** What was done since the last look. */
   const looked = (): string[] => done.splice(0);
-  return { stalls, flow, state, agent, looked, done };
+  return { stalls, flow, state, agent, looked, clock, agoNs };
 }
 
-test('answered, or moved, since the event was written: nothing', (t) => {
-  const { stalls, flow, looked } = machine(t, {});
+test('answered, or moved, since the event was written: nothing', () => {
+  const { stalls, flow, looked } = machine();
   flow.flags = 0;
   stalls.stalled(KERNEL);
   assert.deepEqual(looked(), []);
@@ -89,15 +104,15 @@ const reset = (at: number): Uint8Array =>
 
 const TRIED = ['again', 'emit stalled'];
 
-test('a stalled flow: answered in the peer’s stead, and synchronized again', (t) => {
-  const { stalls, looked } = machine(t, {});
+test('a stalled flow: answered in the peer’s stead, and synchronized again', () => {
+  const { stalls, looked } = machine();
   stalls.stalled(KERNEL);
   assert.deepEqual(looked(), ['stand-in true', ...TRIED]);
   assert.ok(stalls.isTrying(KERNEL));
 });
 
-test('refused: the attempt ends, and its kernel is kept waiting', (t) => {
-  const { stalls, agent, looked } = machine(t, {});
+test('refused: the attempt ends, and its kernel is kept waiting', () => {
+  const { stalls, agent, looked } = machine();
   stalls.stalled(KERNEL);
   looked();
   agent({ type: 'failed', reason: 'refused', final: false });
@@ -105,8 +120,8 @@ test('refused: the attempt ends, and its kernel is kept waiting', (t) => {
   assert.ok(!stalls.isTrying(KERNEL));
 });
 
-test('what its kernel has sent meanwhile was swallowed: it is kicked', (t) => {
-  const { stalls, flow, agent, looked } = machine(t, {});
+test('what its kernel has sent meanwhile was swallowed: it is kicked', () => {
+  const { stalls, flow, agent, looked, agoNs } = machine();
   stalls.stalled(KERNEL);
   looked();
   flow.seenOut = agoNs(-10);
@@ -114,16 +129,37 @@ test('what its kernel has sent meanwhile was swallowed: it is kicked', (t) => {
   assert.deepEqual(looked(), ['kick', 'stand-in true']);
 });
 
-test('something comes in: the attempt gives way at once', (t) => {
-  const { stalls, looked } = machine(t, {});
+test('an attempt whose turn has not come is no attempt in vain', () => {
+  const { stalls, state, looked, clock } = machine({ queued: true });
+  stalls.stalled(KERNEL);
+  looked();
+  clock.pass(3 * TRY_MS);
+  assert.deepEqual(looked(), []);
+  state.since = clock.now();
+  clock.pass(TRY_MS - 1);
+  assert.deepEqual(looked(), []);
+  clock.pass(TRY_MS);
+  assert.deepEqual(looked(), ['cancel', 'stand-in true']);
+});
+
+test('an attempt that was ended from outside is none', () => {
+  const { stalls, state } = machine();
+  stalls.stalled(KERNEL);
+  assert.ok(stalls.isTrying(KERNEL));
+  state.agent = 'steady';
+  assert.ok(!stalls.isTrying(KERNEL));
+});
+
+test('something comes in: the attempt gives way at once', () => {
+  const { stalls, looked } = machine();
   stalls.stalled(KERNEL);
   looked();
   stalls.revived(KERNEL);
   assert.deepEqual(looked(), ['cancel', 'emit revived']);
 });
 
-test('a mapping that waits for its proof is not given up', (t) => {
-  const { stalls, state, looked } = machine(t, {});
+test('a mapping that waits for its proof is not given up', () => {
+  const { stalls, state, looked } = machine();
   stalls.stalled(KERNEL);
   looked();
   state.agent = 'confirming';
@@ -131,8 +167,8 @@ test('a mapping that waits for its proof is not given up', (t) => {
   assert.deepEqual(looked(), ['emit revived']);
 });
 
-test('proven: forgotten', (t) => {
-  const { stalls, agent, looked } = machine(t, {});
+test('proven: forgotten', () => {
+  const { stalls, agent, looked } = machine();
   stalls.stalled(KERNEL);
   looked();
   agent({ type: 'proven', wire: KERNEL, epoch: 1 });
@@ -140,23 +176,23 @@ test('proven: forgotten', (t) => {
   assert.deepEqual(looked(), []);
 });
 
-test('the peer says provably that the flow has ended: it ends here', (t) => {
-  const { stalls, agent, looked } = machine(t, {});
+test('the peer says provably that the flow has ended: it ends here', () => {
+  const { stalls, agent, looked } = machine();
   stalls.stalled(KERNEL);
   looked();
   agent({ type: 'failed', reason: 'reset', final: true });
   assert.deepEqual(looked(), ['end reset']);
 });
 
-test('a flow on its way elsewhere is only answered', (t) => {
-  const { stalls, looked } = machine(t, { away: true });
+test('a flow on its way elsewhere is only answered', () => {
+  const { stalls, looked } = machine({ away: true });
   stalls.stalled(KERNEL);
   assert.deepEqual(looked(), ['stand-in true']);
   assert.ok(!stalls.isTrying(KERNEL));
 });
 
-test('only a reset that its kernel would believe is worth a synchronization', (t) => {
-  const { stalls, flow, looked } = machine(t, {});
+test('only a reset that its kernel would believe is worth a synchronization', () => {
+  const { stalls, flow, looked } = machine();
   flow.flags = 0;
   stalls.doubted(KERNEL, reset(1001));
   assert.deepEqual(looked(), []);
@@ -164,26 +200,46 @@ test('only a reset that its kernel would believe is worth a synchronization', (t
   assert.deepEqual(looked(), TRIED);
 });
 
-test('`hold` counts from the first retransmission, and ends the flow', async (t) => {
-  const { stalls, done } = machine(t, { unansweredMs: STALL_MS + 50, holdMs: STALL_MS + 100 });
+test('`hold` counts from the first retransmission, and ends the flow', () => {
+  const { stalls, looked, clock } = machine({ holdMs: STALL_MS + 10_000 });
   stalls.stalled(KERNEL);
-  await until('the end', () => done.includes('end peer-silent'), 2_000);
+  clock.pass(9_949);
+  assert.ok(!looked().includes('end peer-silent'));
+  clock.pass(1);
+  assert.ok(looked().includes('end peer-silent'));
 });
 
-test('a flow without a way out is answered every second, until it is released', async (t) => {
-  const { stalls, flow, done } = machine(t, {});
+test('and begins anew when something has come in, though no event said so', () => {
+  const { stalls, flow, looked, clock, agoNs } = machine({ holdMs: 30_000 });
+  stalls.stalled(KERNEL);
+  clock.pass(20_000);
+  flow.seenIn = agoNs(0);
+  flow.resentSince = agoNs(-1_000);
+  clock.pass(30_999);
+  assert.ok(!looked().includes('end peer-silent'));
+  clock.pass(1);
+  assert.ok(looked().includes('end peer-silent'));
+});
+
+test('a flow without a way out is answered every second, until it is released', () => {
+  const { stalls, flow, looked, clock } = machine();
   flow.flags = FLOW_FLAG.HELD;
   stalls.held(KERNEL);
-  const count = () => done.filter((what) => what === 'stand-in true').length;
-  await until('two answers', () => count() === 2, 5_000);
+  clock.pass(2_500);
+  assert.deepEqual(looked(), ['stand-in true', 'stand-in true']);
   flow.flags = 0;
-  stalls.ended(KERNEL);
-  assert.equal(count(), 2);
+  clock.pass(2_500);
+  assert.deepEqual(looked(), []);
 });
 
-test('and ends after `hold`', async (t) => {
-  const { stalls, flow, done } = machine(t, { holdMs: 500 });
+test('and ends after `hold`, which begins anew when something has come in', () => {
+  const { stalls, flow, looked, clock, agoNs } = machine({ holdMs: 10_000 });
   flow.flags = FLOW_FLAG.HELD;
   stalls.held(KERNEL);
-  await until('the end', () => done.includes('end no-way'), 5_000);
+  clock.pass(9_000);
+  flow.seenIn = agoNs(0);
+  clock.pass(9_999);
+  assert.ok(!looked().includes('end no-way'));
+  clock.pass(1_000);
+  assert.ok(looked().includes('end no-way'));
 });

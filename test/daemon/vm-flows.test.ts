@@ -21,6 +21,8 @@ function machine() {
   const clock = new FakeClock();
   const tables = new Map<string, Flow>();
   const done: string[] = [];
+  /** When the turn of each came; of those that are to wait for it: not yet. */
+  const begun = new Map<number, number>();
   const moves: Array<{ kernel: Tuple; source: Address; o: MoveOptions }> = [];
   const events: NewEvent[] = [];
   const told: Array<{ packet: Uint8Array; kernel: Tuple }> = [];
@@ -34,9 +36,16 @@ function machine() {
       },
     },
     agent: {
-      move: (kernel, source, options) => moves.push({ kernel, source, o: options }),
+      move: (kernel, source, options) => {
+        moves.push({ kernel, source, o: options });
+        begun.set(kernel.localPort, clock.now());
+      },
       cancel: (kernel) => done.push(`cancel ${kernel.localPort}`),
-      state: () => 'steady',
+      underway: ({ localPort }) => ({
+        ...{ source: tupleOf(localPort).local, state: 'syncing' },
+        since: begun.get(localPort),
+      }),
+      together: (body) => body(),
       reasonNow: (_, before) => before ?? 'no-answer',
     },
     mtuOf: () => 1500,
@@ -52,14 +61,8 @@ function machine() {
     for (const [kernel, flow] of all) tables.set(tupleKey(kernel), flow);
     flows.begin(tap, all, { ...BEGIN, ...more });
   };
-  const pass = (ms: number) => {
-    let passed = false;
-    clock.setTimer(ms, () => {
-      passed = true;
-    });
-    clock.run({ atMost: Number.POSITIVE_INFINITY, until: () => passed });
-  };
-  return { flows, clock, done, moves, events, told, begin, pass, tables };
+  const pass = (ms: number) => clock.pass(ms);
+  return { flows, clock, done, moves, events, told, begin, pass, tables, begun };
 }
 
 const proven = (port: number, tap = TAP): SyncEvent => ({
@@ -195,6 +198,19 @@ test('an attempt that failed is no end; given up in time, with the last reason',
   assert.equal(told.length, 2);
   assert.equal(events.at(-1)?.reason, 'no-answer');
   assert.equal((await flows.settled(TAP, 0)).pending, 0);
+});
+
+test('the time in which a flow waits for its turn does not count', () => {
+  const { begin, begun, clock, pass, told } = machine();
+  begin([1]);
+  begun.delete(1);
+  pass(2 * GIVE_UP_MS);
+  assert.equal(told.length, 0);
+  begun.set(1, clock.now());
+  pass(GIVE_UP_MS - 1);
+  assert.equal(told.length, 0);
+  pass(GIVE_UP_MS);
+  assert.equal(told.length, 1);
 });
 
 test('a flow that is gone from the tables when it fails: no reset is made up', () => {

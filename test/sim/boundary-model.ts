@@ -21,7 +21,7 @@ import { type Seq, seq, seqAdd, seqAfter, seqBefore, seqMax } from '../../src/wi
 import { type Tuple, tupleEqual, tupleText } from '../../src/wire/tuple.js';
 
 export interface ModelEvent {
-  type: 'packet' | 'proven' | 'rst';
+  type: 'packet' | 'proven' | 'rst' | 'stalled' | 'revived';
   tuple: Tuple;
   packet: Uint8Array;
   at: bigint;
@@ -30,6 +30,8 @@ export interface ModelEvent {
 /** A bare reset after so much silence is doubtful. */
 const SILENT_NS = 1_000_000_000n;
 const PAUSE_NS = 100_000_000n;
+/** Three times by a timer, for a second, and nothing comes in. */
+const STALL = { resent: 3, ns: 1_000_000_000n };
 
 export class BoundaryModel implements SyncBoundary {
   readonly flows = new Map<string, { kernel: Tuple; flow: Flow }>();
@@ -46,7 +48,7 @@ export class BoundaryModel implements SyncBoundary {
 
   flow(kernel: Tuple): Flow | undefined {
     const found = this.flows.get(tupleText(kernel))?.flow;
-    return found && structuredClone(found);
+    return found && copyOf(found);
   }
 
   tupleOfHalf(half: number): Tuple | undefined {
@@ -75,13 +77,16 @@ export class BoundaryModel implements SyncBoundary {
   command(c: Command): CommandResult {
     const flow = this.flows.get(tupleText(c.kernel))?.flow;
     if (flow === undefined) return { result: 'no-flow' };
-    const before = structuredClone(flow);
+    const before = copyOf(flow);
     switch (c.verb) {
       case 'hold':
         flow.flags |= FLOW_FLAG.HELD;
         break;
       case 'release':
         flow.flags &= ~FLOW_FLAG.HELD;
+        break;
+      case 'close':
+        flow.flags |= FLOW_FLAG.CLOSED;
         break;
       case 'forget':
         this.flows.delete(tupleText(c.kernel));
@@ -118,6 +123,7 @@ export class BoundaryModel implements SyncBoundary {
     const paused = this.nowNs() - flow.seenOut > PAUSE_NS;
     if (p.payload.length > 0 && paused && flow.sndUna === flow.sndNxt)
       flow.resumedAt = this.nowNs();
+    this.#trackResent(p, flow);
     flow.seenOut = this.nowNs();
     if (seqAfter(segmentEnd(p), flow.sndNxt)) flow.sndNxt = segmentEnd(p);
     if (seqAfter(p.ack, flow.rcvNxt)) flow.rcvNxt = p.ack;
@@ -182,13 +188,36 @@ export class BoundaryModel implements SyncBoundary {
 
   #track(p: Packet, kernel: Tuple, flow: Flow): void {
     flow.seenIn = this.nowNs();
-    if (seqAfter(p.ack, flow.sndUna) && !seqAfter(p.ack, flow.sndNxt)) flow.sndUna = p.ack;
+    if (seqAfter(p.ack, flow.sndUna) && !seqAfter(p.ack, flow.sndNxt)) {
+      flow.sndUna = p.ack;
+      flow.flags &= ~FLOW_FLAG.CLOSED;
+    }
     if (seqAfter(segmentEnd(p), flow.rcvMax)) flow.rcvMax = segmentEnd(p);
     flow.windowIn = p.window;
+    if ((flow.flags & FLOW_FLAG.STALLED) !== 0) {
+      flow.flags &= ~FLOW_FLAG.STALLED;
+      this.#tell('revived', kernel);
+    }
     if (flow.gapSince === 0n) return;
     flow.gapSince = 0n;
     flow.flags &= ~FLOW_FLAG.UNPROVEN;
-    this.#tell('proven', kernel, new Uint8Array(0));
+    this.#tell('proven', kernel);
+  }
+
+  /** What begins below SND.NXT after a pause was sent by a timer; what is held is never answered. */
+  #trackResent(p: Packet, flow: Flow): void {
+    const now = this.nowNs();
+    if (!seqBefore(p.seq, flow.sndNxt) || now - flow.seenOut <= PAUSE_NS) return;
+    if (flow.resent === 0 || flow.resentSince <= flow.seenIn) {
+      flow.resentSince = now;
+      flow.resent = 0;
+    }
+    flow.resent += 1;
+    const isHeld = (flow.flags & FLOW_FLAG.HELD) !== 0;
+    if (!isHeld && flow.resent < STALL.resent) return;
+    if (now - (isHeld ? flow.seenIn : flow.resentSince) < STALL.ns) return;
+    flow.flags |= FLOW_FLAG.STALLED;
+    this.#tell('stalled', outgoing(p));
   }
 
   /** In kernel view. */
@@ -207,7 +236,7 @@ export class BoundaryModel implements SyncBoundary {
     return undefined;
   }
 
-  #tell(type: ModelEvent['type'], tuple: Tuple, packet: Uint8Array): void {
+  #tell(type: ModelEvent['type'], tuple: Tuple, packet: Uint8Array = new Uint8Array(0)): void {
     this.events.push({ type, tuple, packet, at: this.nowNs() });
   }
 
@@ -225,10 +254,13 @@ export class BoundaryModel implements SyncBoundary {
     flow.epoch = c.epoch;
     flow.moves += 1;
     flow.movedAt = this.nowNs();
+    flow.resent = 0;
     flow.gapSince = flow.seenIn;
     flow.rcvMax = c.mapping.rcvBase;
     // The ACK that the agent injects does not come by here.
     flow.sndUna = seqMax(flow.sndUna, c.mapping.sndBase);
+    if (flow.sndUna === c.mapping.sndBase) flow.flags &= ~FLOW_FLAG.CLOSED;
+    flow.flags &= ~FLOW_FLAG.STALLED;
     flow.flags = (flow.flags & ~FLOW_FLAG.UNPROVEN) | (c.unproven ? FLOW_FLAG.UNPROVEN : 0);
     flow.flags = (flow.flags & ~FLOW_FLAG.HELD) | (c.held ? FLOW_FLAG.HELD : 0);
     const entry = { kernel: c.kernel, state: WIRE_STATE.ACTIVE };
@@ -239,6 +271,9 @@ export class BoundaryModel implements SyncBoundary {
     if (this.wire(t)?.state === WIRE_STATE.ACTIVE) throw new Error('the wire carries a flow');
   }
 }
+
+/** What changes in a flow are its own fields; each mapping is written whole. */
+const copyOf = (flow: Flow): Flow => ({ ...flow, mapping: [...flow.mapping] });
 
 export const mappingOf = (flow: Flow): Mapping | undefined =>
   flow.active === 0 ? undefined : flow.mapping[flow.active - 1];

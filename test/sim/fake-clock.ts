@@ -49,6 +49,15 @@ export class FakeClock implements Clock {
     }
   }
 
+  /** Lets so much time pass. */
+  pass(ms: number): void {
+    let isOver = false;
+    this.setTimer(ms, () => {
+      isOver = true;
+    });
+    this.run({ atMost: Number.POSITIVE_INFINITY, until: () => isOver });
+  }
+
   #take(): Due | undefined {
     const first = this.#heap[0];
     const last = this.#heap.pop();

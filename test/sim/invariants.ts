@@ -9,7 +9,7 @@ import { segmentEnd } from '../../src/wire/packet.js';
 import { type Seq, seq, seqAdd, seqAfter, seqMax } from '../../src/wire/seq.js';
 import { type Tuple, tupleEqual, tupleText } from '../../src/wire/tuple.js';
 import { incoming, outgoing } from './boundary-model.js';
-import type { Host } from './host.js';
+import type { Computer } from './computer.js';
 
 /** What an option of a packet says; undefined: the packet has none of that kind. */
 const optionOf = (p: Packet, kind: string) =>
@@ -23,7 +23,7 @@ const optionOf = (p: Packet, kind: string) =>
  */
 export function checkMapping(
   c: { mapping: Mapping; epoch: number; unproven: boolean; kernel: Tuple },
-  o: { flow: Flow; here: Host; there: Host; arrivals: Packet[] },
+  o: { flow: Flow; here: Computer; there: Computer; arrivals: Packet[] },
 ): void {
   const { wire } = c.mapping;
   const [mover, peer] = c.unproven ? [o.here, o.there] : [o.there, o.here];
@@ -112,7 +112,7 @@ export class Firewall {
 }
 
 /** Everything is bounded. */
-export function checkBounds(host: Host): void {
+export function checkBounds(host: Computer): void {
   const flows = host.boundary.flows.size;
   assert.ok(host.load.candidates <= 4 * flows, `${host.load.candidates} candidates`);
   assert.ok(host.load.moving <= flows, `${host.load.moving} moving`);

@@ -83,7 +83,8 @@ export class World {
   }
 
   #newHost(name: string): Host {
-    return new Host(name, this.clock, new Random(this.#random.word()), this.#link);
+    const random = new Random(this.#random.word());
+    return new Host(name, { clock: this.clock, random, link: this.#link });
   }
 
   #newAddress(): Address {

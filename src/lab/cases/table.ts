@@ -11,6 +11,7 @@ import { rsync } from '../real-programs/rsync.js';
 import { ssh } from '../real-programs/ssh.js';
 import type { Case } from '../stage.js';
 import type { VmCase } from '../vm/stage.js';
+import { churn, churnFew } from './churn.js';
 import { congested } from './congested.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
@@ -56,6 +57,7 @@ export const CASE_GROUPS = {
   ],
   roaming: [roamNat, roamSleep, natReboot, natRenumbered, congested],
   absences: [outage, holdRetries, holdKeepalive, holdOver, freeze, many],
+  churn: [churn, churnFew],
   programs: [ssh, postgresql, nginx, redis, rsync, mariadb],
   gateways: [
     gatewayClient,
