@@ -15,7 +15,7 @@
 #ifndef TIFLOW_ABI_H
 #define TIFLOW_ABI_H
 
-#define ABI_VERSION 3
+#define ABI_VERSION 4
 
 typedef __u32 seq; /* a TCP sequence number, host order */
 
@@ -43,6 +43,7 @@ enum option {
 	OPTION_CONFIRM_LENGTH = 23,
 	OPTION_RST_LENGTH = 16,
 	OPTION_TIFID_AT = 7, /* of the TI_SYNC of a SYN: both halves */
+	OPTION_NOPS_FULL = 4, /* nobody aligns with so many in a row */
 };
 
 enum subtype { SUBTYPE_OPEN = 0, SUBTYPE_SYNC = 1, SUBTYPE_CONFIRM = 2, SUBTYPE_RST = 3 };
@@ -270,6 +271,8 @@ enum reason {
 	COUNT_END_TO_END,   /* a synchronization of a host behind this gateway, which does it itself */
 
 	DROP_ABOVE_WINDOW,  /* beyond what the synchronization's SYN/ACK allows, before it is proven */
+
+	LEGACY_SIMULTANEOUS_OPEN, /* the SYNs of both ends have crossed */
 
 	REASON_END,
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* TCP options: one walk that notes what there is, and the insertion of TI_OPEN. */
+/* TCP options: one walk that notes what there is. */
 #ifndef TIFLOW_OPTION_H
 #define TIFLOW_OPTION_H
 
@@ -32,6 +32,9 @@ struct options {
 	__u8 ti_subtype;
 	__u8 ti_ignored; /* kind and ExID are ours; version, subtype or length is not */
 	__u8 end;        /* offset of the end-of-list option, 0: none */
+	__u8 used;       /* bytes of all that is no padding */
+	__u8 nops;       /* how many follow each other, so far */
+	__u8 full;       /* too many did: whoever pads so wants no option of ours */
 };
 
 struct option_head {
@@ -143,14 +146,18 @@ static long option_step(__u32 step __attribute__((unused)), struct option_walk *
 		return 1;
 	}
 	if (o.kind == TCPOPT_NOP) {
+		if (++w->found->nops >= OPTION_NOPS_FULL)
+			w->found->full = 1;
 		w->at++;
 		return 0;
 	}
+	w->found->nops = 0;
 	if (left < 2 || o.length < 2 || o.length > left) {
 		w->found->reason = LEGACY_MALFORMED;
 		return 1;
 	}
 	option_note(&o, w->at, w->flags, w->found);
+	w->found->used += o.length;
 	w->at += o.length;
 	return 0;
 }
@@ -197,70 +204,6 @@ static __always_inline bool options_begin_usually(struct __sk_buff *skb, const s
 static __always_inline bool options_are_usual(struct __sk_buff *skb, const struct packet *p)
 {
 	return !p->options || (p->options == 12 && options_begin_usually(skb, p));
-}
-
-/* Nothing behind an end-of-list is read (RFC 9293, section 3.1): up to three bytes of padding
- * become NOPs, so that an option can be appended.
- */
-static __always_inline int option_unpad(struct __sk_buff *skb, const struct packet *p, __u32 padding)
-{
-	__u32 at = p->l4 + sizeof(struct tcphdr) + p->options - 4;
-	__be32 old, new;
-
-	if (bpf_skb_load_bytes(skb, at, &old, sizeof(old)))
-		return -1;
-	new = old & bpf_htonl(~0U << 8 * padding);
-	new |= bpf_htonl(0x010101 & ~(~0U << 8 * padding));
-	if (bpf_skb_store_bytes(skb, at, &new, sizeof(new), 0))
-		return -1;
-	return bpf_l4_csum_replace(skb, p->l4 + 16, old, new, sizeof(new));
-}
-
-/* Appends TI_OPEN to the options of a SYN, which carries no payload, so the options end where
- * the packet ends.  Returns 0, or a legacy reason with the packet untouched, or DROP_REWRITE.
- */
-static __always_inline int option_insert(struct __sk_buff *skb, const struct packet *p,
-					 const struct options *o, const struct ti_open *option)
-{
-	const __u32 added = sizeof(*option);
-	__u32 end = p->l4 + sizeof(struct tcphdr) + p->options;
-	__u32 padding = o->end ? sizeof(struct tcphdr) + p->options - o->end : 0;
-	__be16 old_word, new_word, old_length, new_length;
-	struct tcphdr tcp = p->tcp;
-	__s64 sum;
-
-	if (p->payload || p->options + added > OPTIONS_MAX || padding > 3)
-		return LEGACY_NO_ROOM;
-	if (bpf_skb_change_tail(skb, end + added, 0))
-		return LEGACY_NO_ROOM;
-	if (padding && option_unpad(skb, p, padding))
-		return DROP_REWRITE;
-
-	old_word = ((__be16 *)&tcp)[6];
-	tcp.doff += added / 4;
-	new_word = ((__be16 *)&tcp)[6];
-	sum = bpf_csum_diff(0, 0, (__be32 *)option, added, 0);
-	if (sum < 0 || bpf_skb_store_bytes(skb, end, option, added, 0) ||
-	    bpf_skb_store_bytes(skb, p->l4 + 12, &new_word, 2, 0) ||
-	    bpf_l4_csum_replace(skb, p->l4 + 16, 0, sum, 0) ||
-	    bpf_l4_csum_replace(skb, p->l4 + 16, old_word, new_word, 2))
-		return DROP_REWRITE;
-
-	/* The TCP length in the pseudo-header grows; with a partial checksum that is all. */
-	old_length = bpf_htons(p->length);
-	new_length = bpf_htons(p->length + added);
-	if (bpf_l4_csum_replace(skb, p->l4 + 16, old_length, new_length, BPF_F_PSEUDO_HDR | 2))
-		return DROP_REWRITE;
-	if (p->ipv6) {
-		new_length = bpf_htons(end + added - p->l3 - sizeof(struct ipv6hdr));
-		return bpf_skb_store_bytes(skb, p->l3 + 4, &new_length, 2, 0) ? DROP_REWRITE : 0;
-	}
-	old_length = bpf_htons(end - p->l3);
-	new_length = bpf_htons(end + added - p->l3);
-	if (bpf_skb_store_bytes(skb, p->l3 + 2, &new_length, 2, 0) ||
-	    bpf_l3_csum_replace(skb, p->l3 + 10, old_length, new_length, 2))
-		return DROP_REWRITE;
-	return 0;
 }
 
 #endif

@@ -6,12 +6,14 @@
  *   syn_out      ---- SYN    TI_OPEN ---->  syn_in        remembers the initiator's half
  *   syn_ack_in   <--- SYN/ACK TI_OPEN ----  syn_ack_out   creates its flow
  *   creates its flow
+ *
+ * Where the SYNs of both ends cross (RFC 9293, section 3.5) each would have both roles: plain.
  */
 #ifndef TIFLOW_SETUP_H
 #define TIFLOW_SETUP_H
 
 #include "maps.h"
-#include "option.h"
+#include "room.h"
 
 static __always_inline void plain_record(const struct tuple *t, __u16 reason)
 {
@@ -107,7 +109,7 @@ static __always_inline __u16 syn_out_reason(const struct packet *p, const struct
 		return LEGACY_SYN_DATA;
 	if (p->forwarded && !p->gateway)
 		return LEGACY_FORWARDED;
-	if (p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
+	if (!room_is_found(p, o))
 		return LEGACY_NO_ROOM;
 	if (peer_is_plain(known))
 		return LEGACY_PEER_REMEMBERED;
@@ -188,7 +190,7 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 			known->syns++;
 		if (known->reason || known->syns > SYNS_WITH_OPTION)
 			return PASS;
-		return option_verdict(option_insert(skb, p, o, &known->local), &p->tuple);
+		return option_verdict(room_take(skb, p, o, &known->local), &p->tuple);
 	}
 	/* Our kernel opens this tuple anew: it holds no socket on it any more. */
 	if (former)
@@ -206,7 +208,7 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 		plain_record(&p->tuple, h.reason);
 		return PASS;
 	}
-	return option_verdict(option_insert(skb, p, o, &h.local), &p->tuple);
+	return option_verdict(room_take(skb, p, o, &h.local), &p->tuple);
 }
 
 static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet *p,
@@ -263,6 +265,9 @@ static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
 
 	if (!s || !s->enabled)
 		return PASS;
+	/* It crosses ours, or is a stranger's: what our kernel says to it will tell. */
+	if (known && known->role == ROLE_INITIATOR)
+		return PASS;
 	if (known && known->role == ROLE_RESPONDER && known->iss == bpf_ntohl(p->tcp.seq)) {
 		if (!known->reason && !open_load(skb, p, o, &h.remote))
 			syn_in_plain(p, known);
@@ -294,7 +299,22 @@ static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct
 		return PASS;
 	f->iss = bpf_ntohl(p->tcp.seq);
 	f->snd_una = f->snd_nxt = f->iss + 1;
-	return option_verdict(option_insert(skb, p, o, &known->local), &p->tuple);
+	return option_verdict(room_take(skb, p, o, &known->local), &p->tuple);
+}
+
+/* Our kernel answers a SYN on a tuple on which it has sent one: both are of one connection if the
+ * numbers are the same, and else ours came to nothing long ago.
+ */
+static __always_inline void syn_ack_out_crossed(const struct packet *p, struct half_open *known)
+{
+	if (known->iss != bpf_ntohl(p->tcp.seq)) {
+		bpf_map_delete_elem(&half_open, &p->tuple);
+		return;
+	}
+	if (known->reason == LEGACY_SIMULTANEOUS_OPEN)
+		return;
+	known->reason = LEGACY_SIMULTANEOUS_OPEN;
+	plain_record(&p->tuple, LEGACY_SIMULTANEOUS_OPEN);
 }
 
 static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packet *p,
@@ -304,6 +324,8 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 	struct settings *s = settings_read();
 	__u16 reason = o->reason;
 
+	if (known && known->role == ROLE_INITIATOR)
+		syn_ack_out_crossed(p, known);
 	if (!known || known->role != ROLE_RESPONDER || known->reason || !s)
 		return PASS;
 	if (bpf_ntohl(p->tcp.ack_seq) != known->iss + 1)
@@ -315,7 +337,7 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 
 	if (!reason && p->forwarded && !p->gateway)
 		reason = LEGACY_FORWARDED;
-	if (!reason && p->options + OPTION_OPEN_LENGTH > OPTIONS_MAX)
+	if (!reason && !room_is_found(p, o))
 		reason = LEGACY_NO_ROOM;
 	if (!reason)
 		reason = open_fill(&known->local, key_is_ours(s, known->remote.key_id) ?
@@ -327,7 +349,7 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 		plain_record(&p->tuple, reason);
 		return PASS;
 	}
-	return option_verdict(option_insert(skb, p, o, &known->local), &p->tuple);
+	return option_verdict(room_take(skb, p, o, &known->local), &p->tuple);
 }
 
 #endif

@@ -9,7 +9,7 @@ import { type Address, addressFromBytes, addressMapped } from '../wire/address.j
 import type { Seq } from '../wire/seq.js';
 import type { Tuple } from '../wire/tuple.js';
 
-export const ABI_VERSION = 3;
+export const ABI_VERSION = 4;
 
 const bytesAt = (view: DataView, at: number, length: number): Uint8Array =>
   new Uint8Array(view.buffer, view.byteOffset + at, length);
@@ -41,6 +41,7 @@ export const OPTION = {
   CONFIRM_LENGTH: 23,
   RST_LENGTH: 16,
   TIFID_AT: 7,
+  NOPS_FULL: 4,
 } as const;
 
 export const SUBTYPE = { OPEN: 0, SYNC: 1, CONFIRM: 2, RST: 3 } as const;
@@ -548,7 +549,8 @@ export const REASON = {
   LEGACY_FORWARDED: 38,
   COUNT_END_TO_END: 39,
   DROP_ABOVE_WINDOW: 40,
-  REASON_END: 41,
+  LEGACY_SIMULTANEOUS_OPEN: 41,
+  REASON_END: 42,
 } as const;
 
 export type ReasonClass = 'reason' | 'legacy' | 'drop' | 'count';
@@ -595,6 +597,7 @@ const REASONS = new Map<number, { group: ReasonClass; name: string }>([
   [38, { group: 'legacy', name: 'forwarded' }],
   [39, { group: 'count', name: 'end-to-end' }],
   [40, { group: 'drop', name: 'above-window' }],
+  [41, { group: 'legacy', name: 'simultaneous-open' }],
 ]);
 
 /** The label of a reason: 'peer-plain', 'held'; its number if this version does not know it. */

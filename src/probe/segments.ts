@@ -30,7 +30,7 @@ export type Random = (bytes: number) => Uint8Array;
 
 const WSCALE = 7;
 const WINDOW = 64240;
-/** With so many bytes of options, a boundary on this machine finds no room for TI_OPEN. */
+/** With so many bytes of options, four of them NOPs in a row, a boundary finds no room for TI_OPEN. */
 const NO_ROOM = 24;
 
 const number = (random: Random): number => new DataView(random(4).buffer).getUint32(0);

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { NEGOTIATED, ROLE } from '../../src/boundary/abi.gen.js';
+import { NEGOTIATED, REASON, ROLE } from '../../src/boundary/abi.gen.js';
 import { encodePacket } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
 import {
@@ -116,7 +116,7 @@ both('SYN with exactly 20 bytes of options has room, with 24 it has not', (f) =>
     `S 0:0(0) win 1 <${twenty},${open}>`,
   );
   const view = freshView(f);
-  const outcome = plane.expect(view, 'out', `S 0:0(0) win 1 <${twenty},nop,nop,nop,nop>`, 'same');
+  const outcome = plane.expect(view, 'out', `S 0:0(0) win 1 <${twenty},kind-99 aabb>`, 'same');
   assert.deepEqual(outcome.counted, ['no-room']);
   assert.equal(plainReason(view), '1');
 });
@@ -304,7 +304,7 @@ both('a listener with SYN cookies answers again with another ISN: the flow follo
 both('our SYN/ACK without room: legacy', (f) => {
   const view = elsewhere(f);
   plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
-  const line = `SA 0:0(0) ack 1 win 1 <${SYN_ACK_OPTIONS},nop>`;
+  const line = `SA 0:0(0) ack 1 win 1 <${SYN_ACK_OPTIONS},kind-99 aabb>`;
   const outcome = plane.expect(view, 'out', line, 'same');
   assert.deepEqual(outcome.counted, ['no-room']);
 });
@@ -353,26 +353,55 @@ both('a synchronization SYN of the daemon leaves as it is', (f) => {
   assert.deepEqual(outcome.counted, []);
 });
 
-both('end-of-list padding in a SYN does not hide TI_OPEN', (f) => {
+/* RFC 9293, section 3.5, figure 8: SYNs that cross.  Each end would be initiator and responder. */
+both('simultaneous open: our SYN/ACK goes without TI_OPEN, and it is legacy', (f) => {
   const view = elsewhere(f);
-  plane.stockHalf();
-  // As macOS sends it: 'sackOK,eol,eol'.
-  const packet = packetOf(view, 'out', 'S 0:0(0) win 1 <mss 1460,nop,wscale 6,nop,nop,sackOK>');
-  const bytes = encodePacket({ ...packet, options: packet.options.slice(0, 5) });
-  const { frame } = plane.run('out', frameOf(bytes));
-  const options = frame.subarray(frame.length - 20);
-  const ours = options[0] === 253;
-  if (ours) assert.ok(!hasEndOfList(frame), 'nothing behind an end-of-list is read');
+  const open = plane.stockHalf();
+  plane.expect(view, 'out', 'S 0:0(0) win 1 <mss 1460>', `S 0:0(0) win 1 <mss 1460,${open}>`);
+  plane.expect(view, 'in', `S 0:0(0) win 1 <mss 1460,${PEER_OPEN}>`, 'same');
+  const answer = 'SA 0:0(0) ack 1 win 1 <mss 1460>';
+  assert.deepEqual(plane.expect(view, 'out', answer, 'same').counted, ['simultaneous-open']);
+  assert.deepEqual(plane.expect(view, 'out', answer, 'same').counted, []);
+  plane.expect(view, 'in', answer, 'same');
+  assertNoFlow(view);
+  assert.equal(plainReason(view), String(REASON.LEGACY_SIMULTANEOUS_OPEN));
 });
 
-/** Whether the options of a SYN contain an end-of-list before our option. */
-function hasEndOfList(frame: Uint8Array): boolean {
-  const tcp = (frame[12] ?? 0) === 0x86 ? 54 : 34;
-  for (let at = tcp + 20; at < frame.length; ) {
-    const kind = frame[at] ?? 0;
-    if (kind === 0) return true;
-    if (kind === 253) return false;
-    at += kind === 1 ? 1 : (frame[at + 1] ?? 0);
-  }
-  return false;
-}
+both(
+  'simultaneous open of which one SYN was lost: what has come counts, and both ends agree',
+  (f) => {
+    const view = elsewhere(f);
+    const open = plane.stockHalf();
+    plane.expect(view, 'out', 'S 0:0(0) win 1', `S 0:0(0) win 1 <${open}>`);
+    // The peer had our SYN before it sent its SYN/ACK, but its own SYN never came.
+    const outcome = plane.expect(view, 'in', 'SA 0:0(0) ack 1 win 1 <mss 1460>', 'same');
+    assert.deepEqual(outcome.counted, ['peer-plain']);
+    assertNoFlow(view);
+  },
+);
+
+both('a SYN that only claims to cross ours changes nothing: our kernel does not answer it', (f) => {
+  const view = elsewhere(f);
+  const open = plane.stockHalf();
+  plane.expect(view, 'out', 'S 0:0(0) win 1', `S 0:0(0) win 1 <${open}>`);
+  const stranger = { ...view, irs: seq(4711) };
+  plane.expect(stranger, 'in', `S 0:0(0) win 1 <${PEER_OPEN}>`, 'same');
+  plane.expect(view, 'in', `SA 0:0(0) ack 1 win 1 <${PEER_OPEN}>`, 'same');
+  assert.ok(plane.boundary.flow(view.tuple));
+});
+
+both(
+  'what we once failed to open is forgotten when the peer opens it to a listener of ours',
+  (f) => {
+    const view = elsewhere(f);
+    const open = plane.stockHalf();
+    plane.expect(view, 'out', 'S 0:0(0) win 1', `S 0:0(0) win 1 <${open}>`);
+    const later = { ...view, iss: seq(12345) };
+    for (const isKnown of [false, true]) {
+      plane.expect(later, 'in', `S 0:0(0) win 1 <${PEER_OPEN}>`, 'same');
+      const own = isKnown ? ` <${plane.stockHalf()}>` : '';
+      plane.expect(later, 'out', 'SA 0:0(0) ack 1 win 1', `SA 0:0(0) ack 1 win 1${own}`);
+      assert.equal(plane.boundary.flow(later.tuple) !== undefined, isKnown);
+    }
+  },
+);

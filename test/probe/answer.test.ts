@@ -51,7 +51,10 @@ test('the three SYNs, as they are on the wire', () => {
 
 test('a SYN of fewer options is padded as well: our boundary must find no room', () => {
   for (const without of [{ timestamps: false }, { sack: false }, { wscale: false }]) {
-    assert.equal(optionBytes(padded(kernelOptions({ ...KERNEL, ...without }, counting))), 24);
+    const options = padded(kernelOptions({ ...KERNEL, ...without }, counting));
+    assert.equal(optionBytes(options), 24);
+    // PROTOCOL.md, section 4.4: fewer would be squeezed out.
+    assert.ok(options.slice(-4).every(({ kind }) => kind === 'nop'));
   }
 });
 

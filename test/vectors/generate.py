@@ -173,6 +173,55 @@ def set_up_file():
     return rows
 
 
+def with_room(options, option):
+    """Section 4.4: the option list with `option` behind it; None: there is no room."""
+    kept, at = [], 0
+    while at < len(options) and options[at] != 0:
+        length = 1 if options[at] == 1 else options[at + 1]
+        kept.append(options[at:at + length])
+        at += length
+    padding = len(options) - at
+    if padding <= 3 and len(options) + len(option) <= 40:
+        return options[:at] + bytes([1]) * padding + option
+    if b"\1\1\1\1" in b"".join(each if each[0] == 1 else b"-" for each in kept):
+        return None
+    squeezed = b"".join(each for each in kept if each[0] != 1)
+    squeezed += bytes([1]) * (-len(squeezed) % 4)
+    return squeezed + option if len(squeezed) + len(option) <= 40 else None
+
+
+def room_file():
+    seen = (
+        ("SYN of Linux", "S", "020405b4 0402 080a0102030400000000 01 030307"),
+        ("SYN of macOS and iOS", "S", "020405b4 01 030306 0101 080a0102030400000000 0402 0000"),
+        ("SYN of FreeBSD", "S", "020405b4 01 030306 0402 080a0102030400000000"),
+        ("SYN with two bytes of end-of-list", "S", "020405b4 01 030306 0402 0000"),
+        ("SYN with four bytes of end-of-list", "S", "020405b4 00000000"),
+        ("SYN with nothing but padding", "S", "0101010101010101 00000000"),
+        ("SYN of a probe, which is to leave as it is", "S",
+         "020405b4 0402 080a0102030400000000 01 030307 01010101"),
+        ("SYN with three NOPs at a time", "S",
+         "020405b4 010101 030307 010101 0402 010101 080a0102030400000000"),
+        ("SYN with what looks like options behind the end-of-list", "S",
+         "020405b4 00fd1454 4910000000112233445566778899aabb"),
+        ("SYN with 24 bytes that all mean something", "S",
+         "020405b4 0402 080a0102030400000000 030307 01 fc04aabb"),
+        ("SYN/ACK with AccECN", "SA", "020405b4 01010402 01030307 ac0b000001000001000001 01"),
+        ("SYN/ACK with AccECN and timestamps", "SA",
+         "020405b4 0402 080a0102030401020304 01030307 ac0b000001000001000001 01"),
+    )
+    rows = []
+    for name, flags, before in seen:
+        after = with_room(bytes.fromhex(before), opens()["initiator"])
+        rows.append({
+            "name": name,
+            "flags": flags,
+            "before": before.replace(" ", ""),
+            "after": after and after.hex(),
+        })
+    return rows
+
+
 def synchronization(family, mover, psk, key_id, epoch):
     place = FAMILIES[family]
     peer = "responder" if mover == "initiator" else "initiator"
@@ -293,6 +342,7 @@ FILES = {
     "keys.json": keys_file,
     "macs.json": macs_file,
     "set-up.json": set_up_file,
+    "room.json": room_file,
     "synchronization.json": synchronization_file,
 }
 

@@ -13,7 +13,14 @@ import { vectorText } from './vectors.js';
 
 const ROOT = new URL('../../../', import.meta.url);
 const document = readFileSync(new URL('docs/PROTOCOL.md', ROOT), 'utf8');
-const FILES = ['options.json', 'keys.json', 'macs.json', 'set-up.json', 'synchronization.json'];
+const FILES = [
+  'options.json',
+  'keys.json',
+  'macs.json',
+  'set-up.json',
+  'room.json',
+  'synchronization.json',
+];
 
 /** Every string in the vectors, however deep. */
 const values = new Set<string>();
