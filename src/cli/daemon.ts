@@ -6,7 +6,7 @@ import pino, { type Logger } from 'pino';
 import { CONFIG_PATH, type Config, interfaceName, readConfig } from '../daemon/config.js';
 import { SystemError } from '../libc/errno.js';
 import { checkRelease } from './doctor/kernel.js';
-import { EXIT, UsageError, VerbError } from './exit.js';
+import { EXIT, tell, UsageError, VerbError } from './exit.js';
 import { requirePrivileges } from './privileges.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 
@@ -26,9 +26,12 @@ export function addDaemon(program: Command): void {
       const config = effectiveConfig(o);
       requirePrivileges('daemon');
       const { runDaemon } = await import('../daemon/daemon.js');
-      await runDaemon(config, openLog(config)).catch((error: unknown) => {
-        throw withKernelAdvice(error, release());
-      });
+      const exit = await runDaemon(config, openLog(config)).then(
+        () => EXIT.ok,
+        (error: unknown) => tell(withKernelAdvice(error, release())),
+      );
+      // Whatever is still open: a process without its socket would be taken for a daemon that runs.
+      process.exit(exit);
     });
 }
 

@@ -35,6 +35,13 @@ export class VerbError extends Error {
   }
 }
 
+/** Says on stderr what went wrong, and what to end with. */
+export function tell(error: unknown): ExitCode {
+  const { exit, text } = explainError(error);
+  process.stderr.write(text.replace(/^/gm, 'tiflow: ').concat('\n'));
+  return exit;
+}
+
 /** The exit code of an error, and what to print. */
 export function explainError(error: unknown): { exit: ExitCode; text: string } {
   if (!(error instanceof Error)) return { exit: EXIT.failure, text: String(error) };

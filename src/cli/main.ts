@@ -13,7 +13,7 @@ import { addLabCommands } from '../lab/cli.js';
 import { addDaemon } from './daemon.js';
 import { addDoctor } from './doctor.js';
 import { addDown } from './down.js';
-import { EXIT, explainError } from './exit.js';
+import { EXIT, tell } from './exit.js';
 import { addFlows } from './flows.js';
 import { addFreeze } from './freeze.js';
 import { addMigrate } from './migrate.js';
@@ -53,9 +53,7 @@ export async function main(args: string[]): Promise<number> {
     return Number(process.exitCode ?? EXIT.ok);
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    const { exit, text } = explainError(error);
-    process.stderr.write(text.replace(/^/gm, 'tiflow: ').concat('\n'));
-    return exit;
+    return tell(error);
   }
 }
 

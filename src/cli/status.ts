@@ -3,7 +3,7 @@
 import type { Command } from 'commander';
 import { DaemonClient } from '../daemon/client.js';
 import { formatDuration } from '../daemon/duration.js';
-import type { StatusView } from '../daemon/view.js';
+import { LACKS, type StatusView } from '../daemon/view.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 import { alignColumns, type Paint, painterFor } from './table.js';
 
@@ -38,6 +38,8 @@ export function formatStatus(status: StatusView, paint: Paint): string {
       ],
       ['legacy', `${flows.legacy}`],
       ['moves', `${moves.completed} completed, ${moves.failed} failed`],
+      ...status.lacks.map((lack) => ['lacks', LACKS[lack]]),
+      ...failedLines(status),
     ]),
     countLines('legacy flows by reason', status.legacy_by_reason, paint),
     countLines('counters', status.counters, paint),
@@ -49,18 +51,26 @@ export function formatStatus(status: StatusView, paint: Paint): string {
 }
 
 function interfaceLines(status: StatusView, paint: Paint): string[] {
+  const wanted = new Map(status.missing.map(({ name, why }) => [name, why]));
   const rows = status.interfaces.map((link) => [
     link.name,
     link.gateway ? 'gateway' : link.attached ? 'attached' : 'not attached',
     link.carrier ? 'up' : 'no carrier',
     link.addresses.join(' ') || '-',
   ]);
-  if (rows.length === 0) return ['no interfaces (tiflow up IF...)'];
+  if (rows.length + wanted.size === 0) return ['no interfaces (tiflow up IF...)'];
   const [head = '', ...lines] = alignColumns([
     ['INTERFACE', 'BOUNDARY', 'LINK', 'ADDRESSES'],
     ...rows,
   ]);
-  return [paint('bold', head), ...lines];
+  const missing = [...wanted].map(([name, why]) =>
+    paint('red', `${name} is not protected: ${why}`),
+  );
+  return [paint('bold', head), ...lines, ...missing];
+}
+
+function failedLines({ failed_rounds: { count, last } }: StatusView): string[][] {
+  return count === 0 ? [] : [['failed', `${count} times, tried again; last: ${last}`]];
 }
 
 function vmLines(status: StatusView, paint: Paint): string[] {

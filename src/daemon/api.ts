@@ -19,9 +19,10 @@
  */
 
 import { chmodSync } from 'node:fs';
-import { createServer, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Logger } from 'pino';
+import { after, onEvent } from '../libc/guard.js';
 import { respond, sendJson } from './api-routes.js';
 import { MonitorStreams } from './monitor-stream.js';
 import { RequestError } from './request-error.js';
@@ -46,12 +47,12 @@ export async function serveApi(
   const streams = new MonitorStreams(control);
   const server = createServer({ headersTimeout: 5_000, requestTimeout: 10_000 });
   server.maxConnections = CONNECTIONS_MAX;
-  server.on('request', (request, response) => {
+  onEvent(server, 'request', (request: IncomingMessage, response: ServerResponse) => {
     respond(control, streams, request, response).catch((error: unknown) => {
       refuse(response, error, log);
     });
   });
-  server.on('clientError', refuseConnection);
+  onEvent(server, 'clientError', refuseConnection);
   await listen(server, directory.socketPath);
   return {
     close: () =>
@@ -59,7 +60,7 @@ export async function serveApi(
         streams.close();
         server.close(() => resolve());
         server.closeIdleConnections();
-        setTimeout(() => server.closeAllConnections(), CLOSE_TIMEOUT_MS).unref();
+        after(CLOSE_TIMEOUT_MS, () => server.closeAllConnections()).unref();
       }),
   };
 }

@@ -11,6 +11,7 @@ import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
 import { WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
+import { after, attempt, guarded, guardRounds, onEvent, soon } from '../libc/guard.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
 import { DetourTable } from '../link/detour.js';
@@ -28,16 +29,16 @@ import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
 import type { Config } from './config.js';
 import { Detours, withDetours } from './detours.js';
+import { FailedRounds } from './failed-rounds.js';
 import {
-  flowIsOver,
   flowView,
-  isForwarded,
   type LegacyConnection,
   legacyConnections,
   legacyOfVms,
   legacyView,
 } from './flow-views.js';
 import { Freezer } from './freezer.js';
+import { lacksOf } from './lacks.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
 import { type Emit, type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
@@ -48,25 +49,28 @@ import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
 import { Retention } from './retention.js';
 import { Routes } from './routes.js';
 import { claimRunDirectory, type RunDirectory } from './run-directory.js';
-import { configure, countersByName } from './settings.js';
+import { configure } from './settings.js';
 import { Settling } from './settling.js';
 import { Stalls } from './stalls.js';
+import { statusView } from './status.js';
 import { Translations } from './translations.js';
 import { Upkeep } from './upkeep.js';
 import { Uplinks } from './uplinks.js';
-import { tiflowVersion } from './version.js';
-import type {
-  DaemonControl,
-  FlowsView,
-  FreezeView,
-  MonitorEvent,
-  StatusView,
-  TapControl,
-  TapsView,
+import {
+  type DaemonControl,
+  type FlowsView,
+  type FreezeView,
+  LACKS,
+  type Lack,
+  type MonitorEvent,
+  type StatusView,
+  type TapControl,
+  type TapsView,
 } from './view.js';
 import { VmFlows } from './vm-flows.js';
 import { addressMove } from './vm-view.js';
 import { Vms } from './vms.js';
+import { Wanted } from './wanted.js';
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
@@ -76,7 +80,7 @@ const ELSEWHERE = address('192.31.196.1');
 
 const CLOCK: Clock = {
   now: monotonicMs,
-  setTimer: (ms, f) => setTimeout(f, ms),
+  setTimer: (ms, f) => after(ms, f),
   clearTimer: (timer) => clearTimeout(timer as NodeJS.Timeout),
 };
 
@@ -122,11 +126,27 @@ class Daemon implements DaemonControl {
   #translations: Translations;
   #vmFlows: VmFlows;
   #vms: Vms;
+  #wanted: Wanted;
+  #failedRounds: FailedRounds;
+  #lacks: Lack[];
   #end: () => void = () => undefined;
+  #endGuard: () => void;
 
   constructor(config: Config, log: Logger) {
     this.#config = config;
     this.#log = log;
+    this.#failedRounds = new FailedRounds({
+      clock: CLOCK,
+      warn: (message, err) => log.warn({ err }, message),
+      retry: () => this.#retry(),
+    });
+    this.#endGuard = guardRounds((error) => this.#failedRounds.failed(error));
+    this.#lacks = lacksOf(this.#netlink);
+    for (const lack of this.#lacks) log.warn({ lack }, LACKS[lack]);
+    this.#wanted = new Wanted({
+      attach: (name, gateway) => this.#attach(name, gateway),
+      warn: (message, err) => log.warn({ err }, message),
+    });
     const emit = (event: NewEvent) => this.#emit(event);
     const boundary = Boundary.open({
       runDir: config.runDir,
@@ -152,11 +172,12 @@ class Daemon implements DaemonControl {
     this.#agent = this.#newAgent();
     const retained = new RetainedAddresses(this.#netlink, config);
     this.#retention = new Retention(retained, emit);
+    const canDestroy = !this.#lacks.includes('socket-destroy');
     const shared = { boundary, netlink: this.#netlink, giveUpMs: config.giveUpMs, emit };
     this.#mobility = new Mobility({
       ...{ boundary, clock: CLOCK, emit },
       ...{ giveUpMs: config.giveUpMs, holdMs: config.holdMs },
-      destroySocket: (kernel) => destroySocket(this.#netlink, kernel),
+      destroySocket: (kernel) => canDestroy && destroySocket(this.#netlink, kernel),
       agent: this.#agent,
       monitor: this.#monitor,
       retention: this.#retention,
@@ -168,14 +189,14 @@ class Daemon implements DaemonControl {
       isTrying: (kernel) => this.#stalls.isTrying(kernel),
       held: (kernel) => this.#stalls.held(kernel),
     });
-    this.#orphans = new Orphans(shared);
+    this.#orphans = new Orphans({ ...shared, canDestroy });
     this.#upkeep = new Upkeep({
       boundary,
       idleMs: config.idleMs,
       quarantineMs: config.quarantineMs,
       sockets: () => tcpSockets(this.#netlink),
       isMoving: (kernel) => this.#agent.state(kernel) !== 'steady',
-      deliver: (kernel, packet) => deliverReset(this.#outlet, kernel, packet),
+      deliver: (kernel, packet) => attempt(() => deliverReset(this.#outlet, kernel, packet)),
       readEvents: () => this.#readEvents(),
       forgotten: (kernel) => this.#forgotten(kernel),
     });
@@ -209,83 +230,54 @@ class Daemon implements DaemonControl {
     const ended = new Promise<void>((resolve) => {
       this.#end = resolve;
     });
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, this.#end);
-    for (const name of this.#config.interfaces) this.attach(name);
-    for (const name of this.#config.gateways) this.attach(name, true);
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) onEvent(process, signal, this.#end);
+    for (const name of this.#config.interfaces) this.#wanted.add(name, undefined);
+    for (const name of this.#config.gateways) this.#wanted.add(name, true);
     for (const [wire, { state }] of this.#boundary.wires()) {
       if (state !== WIRE_STATE.ACTIVE) this.#boundary.deleteWire(wire);
     }
     this.#poller.add(this.#boundary.eventsFd, () => this.#readEvents());
     const api: ApiServer = await serveApi(directory, this, this.#log);
-    this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
-    this.#translations.attached();
-    // Before any flow is judged: behind a cable that was changed meanwhile there may be another network.
-    this.#care.catchUp();
-    this.#reconcile();
-    this.#vms.resume();
-    rehearse(randomBytes).catch((error: unknown) => this.#log.warn({ err: error }, 'rehearsal'));
-    await ended;
-    this.#emit({ event: 'stopping' });
-    await api.close();
+    try {
+      this.#begin(directory);
+      await ended;
+      this.#emit({ event: 'stopping' });
+    } finally {
+      await api.close();
+    }
   }
 
+  /* What the world refuses here is tried again; only what comes before must not fail. */
+  #begin(directory: RunDirectory): void {
+    this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
+    attempt(() => this.#translations.attached());
+    // Before any flow is judged: behind a cable that was changed meanwhile there may be another network.
+    attempt(() => this.#care.catchUp());
+    attempt(() => this.#reconcile());
+    attempt(() => this.#vms.resume());
+    rehearse(randomBytes).catch((error: unknown) => this.#log.warn({ err: error }, 'rehearsal'));
+  }
+
+  /* Whatever one of them says, the others are closed: what outlives us is only what is pinned. */
   close(): void {
-    this.#settling.close();
-    this.#stalls.close();
-    this.#freezer.close();
-    this.#translations.close();
-    this.#vms.close();
-    this.#vmFlows.close();
-    this.#narrowPaths.close();
-    this.#upkeep.close();
-    this.#orphans.close();
-    this.#mobility.close();
-    this.#agent.close();
-    this.#care.close();
-    this.#monitor.close();
-    this.#raw.close();
-    this.#taps.close();
-    this.#poller.close();
-    this.#netlink.close();
-    this.#boundary.close();
+    const inOrder = [
+      ...[this.#failedRounds, this.#settling, this.#stalls, this.#freezer, this.#translations],
+      ...[this.#vms, this.#vmFlows, this.#narrowPaths, this.#upkeep, this.#orphans],
+      ...[this.#mobility, this.#agent, this.#care, this.#monitor, this.#raw, this.#taps],
+      ...[this.#poller, this.#netlink, this.#boundary],
+    ];
+    for (const part of inOrder) attempt(() => part.close());
+    this.#endGuard();
   }
 
   status(): StatusView {
-    const flows = this.#boundary.flows().filter(([, flow]) => !flowIsOver(flow));
-    const legacy = this.#legacy();
-    const attached = new Set(this.#boundary.attached());
-    const gateways = new Set(this.#boundary.attached('gateway'));
-    const addresses = this.#monitor.addresses();
-    const legacyByReason: Record<string, number> = {};
-    for (const { reason } of legacy) legacyByReason[reason] = (legacyByReason[reason] ?? 0) + 1;
-    return {
-      version: 1,
-      tiflow: tiflowVersion(),
-      pid: process.pid,
-      uptime_s: Math.round((monotonicMs() - this.#startedAt) / 1000),
-      interfaces: this.#monitor
-        .links()
-        .filter((link) => link.name !== 'lo' && !this.#vms.has(link.name))
-        .map((link) => ({
-          name: link.name,
-          attached: attached.has(link.name),
-          gateway: gateways.has(link.name),
-          carrier: link.carrier,
-          addresses: addresses.filter((a) => a.interface === link.name).map((a) => a.address),
-        })),
-      taps: this.taps().taps,
+    return statusView({
+      ...{ boundary: this.#boundary, monitor: this.#monitor, agent: this.#agent },
+      ...{ startedAtMs: this.#startedAt, lacks: this.#lacks, missing: this.#wanted.missing() },
+      ...{ taps: this.taps().taps, legacy: this.#legacy(), moves: this.#mobility.moves },
       retained: this.#retention.addresses(),
-      flows: {
-        protected: flows.length,
-        moving: flows.filter(([kernel]) => this.#agent.state(kernel) !== 'steady').length,
-        moved: flows.filter(([, flow]) => flow.moves > 0).length,
-        forwarded: flows.filter(([, flow]) => isForwarded(flow)).length,
-        legacy: legacy.length,
-      },
-      legacy_by_reason: legacyByReason,
-      counters: countersByName(this.#boundary),
-      moves: { ...this.#mobility.moves },
-    };
+      failed_rounds: this.#failedRounds.view(),
+    });
   }
 
   flows(): FlowsView {
@@ -333,6 +325,11 @@ class Daemon implements DaemonControl {
   }
 
   attach(name: string, gateway?: boolean): void {
+    this.#attach(name, gateway);
+    if (!this.#vms.has(name)) this.#wanted.attached(name, gateway);
+  }
+
+  #attach(name: string, gateway?: boolean): void {
     const isTap = this.#monitor.links().some((link) => link.name === name && link.vmTap);
     if ((isTap && gateway !== true) || this.#vms.has(name)) {
       this.attachTap(name);
@@ -352,6 +349,7 @@ class Daemon implements DaemonControl {
       await this.detachTap(tap);
       if (tap === name) return;
     }
+    this.#wanted.forget(name);
     for (const each of name === undefined ? this.#boundary.attached() : [name]) {
       this.#boundary.detach(each);
       this.#emit({ event: 'detached', interface: each });
@@ -359,7 +357,7 @@ class Daemon implements DaemonControl {
   }
 
   shutdown(): void {
-    setImmediate(this.#end);
+    soon(this.#end);
   }
 
   #newAgent(): SyncAgent {
@@ -374,7 +372,7 @@ class Daemon implements DaemonControl {
         kernel.tap === undefined
           ? this.#routes.differ(kernel.remote, remote)
           : kernel.remote !== remote,
-      onEvent: (event) => this.#synchronized(event),
+      onEvent: guarded((event) => this.#synchronized(event)),
     });
   }
 
@@ -425,21 +423,38 @@ class Daemon implements DaemonControl {
     else this.#vmFlows.ended(kernel);
   }
 
+  /* Each of those who are told is a round of its own: one must not keep the news from the others. */
   #linkChanged(change: LinkChange): void {
     if (change.type === 'link-removed') {
-      this.#vms.linksChanged();
+      this.#wanted.vanished(change.interface);
+      attempt(() => this.#vms.linksChanged());
       return;
     }
-    if (change.type === 'route-changed') this.#retention.routesChanged();
+    if (change.type === 'link-added') {
+      attempt(() => this.#wanted.appeared(change.interface));
+      return;
+    }
+    if (change.type === 'route-changed') attempt(() => this.#retention.routesChanged());
     else this.#emit(ofLinkChange(change));
-    this.#care.changed(change);
-    this.#mobility.linkChanged(change);
-    if (change.type !== 'route-changed') this.#orphans.update(this.#configured());
+    attempt(() => this.#care.changed(change));
+    attempt(() => this.#mobility.linkChanged(change));
+    if (change.type !== 'route-changed') {
+      attempt(() => this.#orphans.update(this.#configured()));
+    }
   }
 
   #reconcile(): void {
     this.#mobility.reconcile();
     this.#orphans.update(this.#configured());
+  }
+
+  /* All that a failed round may have left undone, and that can be done again. */
+  #retry(): void {
+    attempt(() => this.#wanted.retry());
+    attempt(() => this.#retention.routesChanged());
+    attempt(() => this.#mobility.reconcile());
+    attempt(() => this.#orphans.update(this.#configured()));
+    attempt(() => this.#vms.save());
   }
 
   #configured(): Set<Address> {
@@ -448,7 +463,7 @@ class Daemon implements DaemonControl {
   }
 
   #readEvents(): void {
-    this.#boundary.consumeEvents((event) => this.#boundaryEvent(event));
+    this.#boundary.consumeEvents(guarded((event) => this.#boundaryEvent(event)));
   }
 
   #boundaryEvent(event: BoundaryEvent): void {

@@ -80,7 +80,10 @@ export interface LegacyConnection {
 }
 
 /** The machine's connections that no TI flow protects, each with its reason. */
-export function legacyConnections(boundary: Boundary, sockets: SocketRecord[]): LegacyConnection[] {
+export function legacyConnections(
+  boundary: Pick<Boundary, 'flow' | 'plain'>,
+  sockets: SocketRecord[],
+): LegacyConnection[] {
   const reasons = new Map(boundary.plain().map(([t, plain]) => [tupleKey(t), plain.reason]));
   return sockets
     .filter(({ tuple, state }) => CONNECTED.has(state) && !isLoopback(tuple))

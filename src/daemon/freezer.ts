@@ -8,8 +8,10 @@
  * the move the CONFIRM opens the window.  Without a move the data plane opens it when time is up.
  */
 
+import { setTimeout as delay } from 'node:timers/promises';
 import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
+import { after, attempt } from '../libc/guard.js';
 import type { SyncAgent } from '../sync/agent.js';
 import type { Tuple } from '../wire/tuple.js';
 import { monotonicMs, monotonicNs, msOfNs } from './clock.js';
@@ -66,7 +68,7 @@ export class Freezer {
     const deadline = monotonicMs() + QUIET_BOUND_MS;
     let restless = frozen;
     while (restless.length > 0 && monotonicMs() < deadline) {
-      await new Promise((resolve) => setTimeout(resolve, PROBE_MS));
+      await delay(PROBE_MS);
       restless = restless.filter((kernel) => !this.#isQuiet(kernel));
     }
     return restless.length === 0;
@@ -80,10 +82,10 @@ export class Freezer {
   }
 
   #armThaw(frozen: readonly Tuple[], until: bigint, forMs: number): void {
-    const timer = setTimeout(() => {
+    const timer = after(forMs, () => {
       this.#thaws.delete(timer);
-      for (const kernel of frozen) this.#thaw(kernel, until);
-    }, forMs);
+      for (const kernel of frozen) attempt(() => this.#thaw(kernel, until));
+    });
     this.#thaws.add(timer);
   }
 

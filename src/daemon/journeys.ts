@@ -9,6 +9,7 @@
  * away for longer than `hold`.
  */
 
+import { attempt } from '../libc/guard.js';
 import type { Clock, SyncAgent } from '../sync/agent.js';
 import type { FailureReason } from '../sync/event.js';
 import { type Tuple, tupleKey } from '../wire/tuple.js';
@@ -101,7 +102,7 @@ export class Journeys {
       if (this.#dueOf(journey) > now) continue;
       const { kernel, reason } = journey;
       this.#journeys.delete(key);
-      this.#o.over(kernel, this.#o.agent.reasonNow(kernel, reason));
+      attempt(() => this.#o.over(kernel, this.#o.agent.reasonNow(kernel, reason)));
     }
     this.#arm();
   }

@@ -8,6 +8,7 @@
 
 import type { Logger } from 'pino';
 import type { Boundary } from '../boundary/boundary.js';
+import { attempt } from '../libc/guard.js';
 import type { Poller } from '../libc/poller.js';
 import { Announcer } from '../link/announce.js';
 import { Autoconfiguration, kernelAutoconfigures } from '../link/autoconf.js';
@@ -113,10 +114,10 @@ export class LinkCare {
     this.#memory.remember();
     this.#o.settling.begin(name);
     if (!up) {
-      this.#autoconf.carrierDown(name);
+      attempt(() => this.#autoconf.carrierDown(name));
       return;
     }
-    this.#autoconf.carrierUp(name);
+    attempt(() => this.#autoconf.carrierUp(name));
     if (!kernelAutoconfigures(name)) this.#o.settling.end(name, 6);
     this.#renew(name);
   }

@@ -8,6 +8,7 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { after, attempt } from '../libc/guard.js';
 
 /* A renewal of DHCP and the last router solicitation, 8 s after the carrier. */
 const SETTLED_MS = 10_000;
@@ -42,16 +43,16 @@ export class LinkMemory {
 
   /** To be called at the start, and when a link has changed or is a new one. */
   remember(): void {
-    this.#write({ ...this.#look(), ...this.#read() });
+    attempt(() => this.#write({ ...this.#look(), ...this.#read() }));
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#write(this.#look()), SETTLED_MS);
+    this.#timer = after(SETTLED_MS, () => this.#write(this.#look()));
   }
 
   close(): void {
     clearTimeout(this.#timer);
   }
 
-  /* Whole or not at all: the daemon may die here. */
+  /* Whole or not at all: the daemon may die here, and there may be no room. */
   #write(counts: LinkCounts): void {
     const draft = `${this.#path}.new`;
     writeFileSync(draft, `${JSON.stringify(counts)}\n`, { mode: 0o600 });

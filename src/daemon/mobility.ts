@@ -12,6 +12,7 @@
 
 import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
+import { attempt } from '../libc/guard.js';
 import type { LinkChange, LinkMonitor } from '../link/monitor.js';
 import type { Clock, Outlet, SyncAgent } from '../sync/agent.js';
 import type { FailureReason, SyncEvent } from '../sync/event.js';
@@ -56,8 +57,8 @@ export interface MobilityOptions {
   detours: Pick<Detours, 'update' | 'ended' | 'dependOnRoutes'>;
   uplinks: Pick<Uplinks, 'update' | 'routes' | 'around'>;
   outlet: Pick<Outlet, 'toKernel'>;
-  /** Ends the socket of a flow of our own kernel. */
-  destroySocket: (kernel: Tuple) => void;
+  /** Ends the socket of a flow of our own kernel; false: there is none, or this kernel cannot. */
+  destroySocket: (kernel: Tuple) => boolean;
   /** Whether a flow that has not moved is synchronized from where it is (stalls.ts). */
   isTrying: (kernel: Tuple) => boolean;
   /** To be told of a flow that has no way out. */
@@ -125,10 +126,10 @@ export class Mobility {
       (address) => picture.holders(address).length > 0,
       (flow, address) => this.#o.uplinks.routes(flow, address),
     );
-    this.#o.detours.update(flows);
+    attempt(() => this.#o.detours.update(flows));
     this.#o.agent.together(() => {
       for (const [kernel, flow] of flows) {
-        if (!flowIsOver(flow)) this.#settle(kernel, flow, picture);
+        if (!flowIsOver(flow)) attempt(() => this.#settle(kernel, flow, picture));
       }
     });
   }
@@ -186,11 +187,11 @@ export class Mobility {
     this.#journeys.end(kernel);
     this.#o.agent.cancel(kernel);
     const flow = this.#o.boundary.flow(kernel);
-    if (flow !== undefined && isForwarded(flow)) {
+    attempt(() => {
+      const isForeign = flow !== undefined && isForwarded(flow);
+      if ((!isForeign && this.#o.destroySocket(kernel)) || flow === undefined) return;
       this.#o.outlet.toKernel(encodePacket(resetFromPeer(kernel, flow)), kernel);
-    } else {
-      this.#o.destroySocket(kernel);
-    }
+    });
     this.#o.boundary.command({ verb: 'forget', kernel });
     this.#o.detours.ended(kernel);
     this.#o.emit({ event: 'flow-reset', kernel: tupleText(kernel), reason });

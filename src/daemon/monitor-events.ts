@@ -17,7 +17,9 @@ export const stamp = (event: NewEvent): MonitorEvent => ({
   ...event,
 });
 
-export function ofLinkChange(change: Exclude<LinkChange, { type: 'link-removed' }>): NewEvent {
+export function ofLinkChange(
+  change: Exclude<LinkChange, { type: 'link-added' | 'link-removed' }>,
+): NewEvent {
   switch (change.type) {
     case 'carrier':
       return { event: change.up ? 'carrier-up' : 'carrier-down', interface: change.interface };

@@ -5,6 +5,7 @@
  */
 
 import type { ServerResponse } from 'node:http';
+import { onEvent } from '../libc/guard.js';
 import { RequestError } from './request-error.js';
 import type { DaemonControl, MonitorEvent } from './view.js';
 
@@ -27,7 +28,7 @@ export class MonitorStreams {
     }
     this.#open.add(response);
     const unsubscribe = this.#source.subscribe(boundedWriter(response));
-    response.on('close', () => {
+    onEvent(response, 'close', () => {
       unsubscribe();
       this.#open.delete(response);
     });

@@ -9,6 +9,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
 import type { Readable } from 'node:stream';
 import type { Logger } from 'pino';
+import { after, onEvent } from '../libc/guard.js';
 import type { Address, Family } from '../wire/address.js';
 
 /* An update of DNS that is answered at all is answered within seconds. */
@@ -73,7 +74,7 @@ export class MovedHook {
       });
     }
     const timeoutMs = this.#o.timeoutMs ?? TIMEOUT_MS;
-    const timer = setTimeout(() => endGroup(child), timeoutMs).unref();
+    const timer = after(timeoutMs, () => endGroup(child)).unref();
     const over = (how: string | undefined): void => {
       clearTimeout(timer);
       if (how !== undefined) log.warn({ command }, `vm.moved failed: ${how}`);
@@ -81,8 +82,10 @@ export class MovedHook {
       this.#telling.delete(move.vm);
       if (next !== undefined) this.moved(next);
     };
-    child.once('error', (error) => over(error.message));
-    child.once('exit', (code, signal) => over(howItEnded(code, signal, timeoutMs)));
+    onEvent(child, 'error', (error: Error) => over(error.message));
+    onEvent(child, 'exit', (code: number | null, signal: NodeJS.Signals | null) =>
+      over(howItEnded(code, signal, timeoutMs)),
+    );
   }
 }
 
@@ -114,7 +117,7 @@ function howItEnded(
 /* Something that it left in the background may hold on to the pipes: they keep nobody alive. */
 function eachLine(stream: Readable, onLine: (line: string) => void): void {
   (stream as Readable & { unref?(): void }).unref?.();
-  createInterface({ input: stream }).on('line', onLine);
+  onEvent(createInterface({ input: stream }), 'line', onLine);
 }
 
 function endGroup(child: ChildProcess): void {

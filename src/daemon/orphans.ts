@@ -4,6 +4,7 @@
  */
 
 import type { Boundary } from '../boundary/boundary.js';
+import { after, attempt } from '../libc/guard.js';
 import type { Netlink } from '../link/netlink.js';
 import { destroySocket, tcpSockets } from '../link/sockets.js';
 import { type Address, family } from '../wire/address.js';
@@ -12,24 +13,36 @@ import { monotonicMs } from './clock.js';
 import { type LegacyConnection, legacyConnections } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
 
+export interface OrphansOptions {
+  boundary: Pick<Boundary, 'flow' | 'plain'>;
+  netlink: Pick<Netlink, 'request'>;
+  giveUpMs: number;
+  emit: Emit;
+  /** Whether this kernel can end sockets: else programs hear of it from TCP, in its own time. */
+  canDestroy: boolean;
+}
+
 export class Orphans {
-  #boundary: Boundary;
-  #netlink: Netlink;
+  #boundary: OrphansOptions['boundary'];
+  #netlink: OrphansOptions['netlink'];
   #giveUpMs: number;
+  #canDestroy: boolean;
   #emit: Emit;
   /** Since when there is another address, by address that is gone. */
   #gone = new Map<Address, number>();
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(o: { boundary: Boundary; netlink: Netlink; giveUpMs: number; emit: Emit }) {
+  constructor(o: OrphansOptions) {
     this.#boundary = o.boundary;
     this.#netlink = o.netlink;
     this.#giveUpMs = o.giveUpMs;
     this.#emit = o.emit;
+    this.#canDestroy = o.canDestroy;
   }
 
   /** To be called when addresses have changed.  `configured`: those of the interfaces now. */
   update(configured: ReadonlySet<Address>): void {
+    if (!this.#canDestroy) return;
     const gone = new Set(this.#orphans(configured).map(({ kernel }) => kernel.local));
     for (const address of this.#gone.keys()) if (!gone.has(address)) this.#gone.delete(address);
     for (const address of gone) {
@@ -53,8 +66,11 @@ export class Orphans {
   #arm(configured: ReadonlySet<Address>): void {
     clearTimeout(this.#timer);
     if (this.#gone.size === 0) return;
-    const dueMs = Math.min(...this.#gone.values()) + this.#giveUpMs - monotonicMs();
-    this.#timer = setTimeout(() => this.#giveUp(configured), Math.max(0, dueMs));
+    // Not Math.min(...): its arguments are on the stack, and there may be any number.
+    let first = Number.POSITIVE_INFINITY;
+    for (const since of this.#gone.values()) first = Math.min(first, since);
+    const dueMs = first + this.#giveUpMs - monotonicMs();
+    this.#timer = after(Math.max(0, dueMs), () => this.#giveUp(configured));
   }
 
   #giveUp(configured: ReadonlySet<Address>): void {
@@ -62,7 +78,7 @@ export class Orphans {
     for (const { kernel, reason } of this.#orphans(configured)) {
       const since = this.#gone.get(kernel.local);
       if (since === undefined || since > due) continue;
-      destroySocket(this.#netlink, kernel);
+      if (!attempt(() => destroySocket(this.#netlink, kernel))) continue;
       this.#emit({ event: 'flow-reset', kernel: tupleText(kernel), reason });
     }
     for (const [address, since] of this.#gone) if (since <= due) this.#gone.delete(address);

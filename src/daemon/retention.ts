@@ -3,6 +3,7 @@
  */
 
 import type { Flow } from '../boundary/abi.gen.js';
+import { attempt } from '../libc/guard.js';
 import type { RetainedAddresses } from '../link/retained.js';
 import type { Address } from '../wire/address.js';
 import type { Tuple } from '../wire/tuple.js';
@@ -43,9 +44,10 @@ export class Retention {
     for (const [kernel, flow] of flows) {
       if (!flowIsOver(flow) && !routed(flow, kernel.local)) needed.add(kernel.local);
     }
-    for (const address of needed) if (!configured(address)) this.#keep(address);
+    // One that the kernel refuses (IPv6 was switched off) does not keep the others from it.
+    for (const address of needed) if (!configured(address)) attempt(() => this.#keep(address));
     for (const address of this.#kept) {
-      if (!needed.has(address) || configured(address)) this.#release(address);
+      if (!needed.has(address) || configured(address)) attempt(() => this.#release(address));
     }
   }
 

@@ -9,6 +9,7 @@
 
 import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
+import { attempt } from '../libc/guard.js';
 import type { Clock, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { decodePacket } from '../wire/packet.js';
@@ -264,11 +265,11 @@ export class Stalls {
       // It may have had a way, and an answer, since it was first held.
       const silentMs = nowMs - Math.max(sinceMs, msOfNs(flow.seenIn));
       if (silentMs >= this.#o.holdMs && !this.#o.isDeparting(kernel)) {
-        this.#o.end(kernel, 'no-way');
+        attempt(() => this.#o.end(kernel, 'no-way'));
         continue;
       }
       this.#held.set(key, held);
-      this.#standIn(kernel);
+      attempt(() => this.#standIn(kernel));
     }
   }
 

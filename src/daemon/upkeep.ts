@@ -5,6 +5,7 @@
 
 import { FLOW_FLAG, type Flow, WIRE_STATE } from '../boundary/abi.gen.js';
 import type { Boundary, BoundaryEvent, Wire } from '../boundary/boundary.js';
+import { after, every } from '../libc/guard.js';
 import type { SocketRecord } from '../link/inet-diag.js';
 import { wireOf } from '../sync/handshake.js';
 import { type Tuple, tupleEqual, tupleKey } from '../wire/tuple.js';
@@ -55,10 +56,7 @@ export class Upkeep {
   constructor(o: UpkeepOptions) {
     this.#o = o;
     o.boundary.stockHalves();
-    this.#beats = [
-      setInterval(() => this.#beat(), STOCK_MS),
-      setInterval(() => this.sweep(), SWEEP_MS),
-    ];
+    this.#beats = [every(STOCK_MS, () => this.#beat()), every(SWEEP_MS, () => this.sweep())];
   }
 
   /** Forgets, after a while, what has ended; at once what nobody uses any more. */
@@ -97,7 +95,7 @@ export class Upkeep {
   quarantine(event: BoundaryEvent): void {
     const key = tupleKey(event.tuple);
     if (this.#quarantined.has(key) || this.#quarantined.size >= QUARANTINE_MAX) return;
-    const timer = setTimeout(() => this.#endQuarantine(event), this.#o.quarantineMs);
+    const timer = after(this.#o.quarantineMs, () => this.#endQuarantine(event));
     this.#quarantined.set(key, { timer, packet: event.packet });
   }
 

@@ -14,6 +14,7 @@ import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { Flow } from '../boundary/abi.gen.js';
+import { attempt } from '../libc/guard.js';
 import { type Address, address, family } from '../wire/address.js';
 import { monotonicMs, msOfNs } from './clock.js';
 import type { Surroundings } from './whereabouts.js';
@@ -52,6 +53,7 @@ export const uplinksPath = (runDir: string): string => join(runDir, 'uplinks.jso
 export class Uplinks {
   readonly #path: string;
   #entries: Entry[];
+  #unsaved = false;
 
   constructor(runDir: string) {
     this.#path = uplinksPath(runDir);
@@ -78,7 +80,8 @@ export class Uplinks {
       changed = true;
       entry.goneMs = nowMs;
     }
-    if (changed) this.#write();
+    this.#unsaved ||= changed;
+    if (this.#unsaved) this.#unsaved = !attempt(() => this.#write());
   }
 
   /**

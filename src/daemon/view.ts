@@ -78,12 +78,36 @@ export interface FreezeView {
   quiet: boolean;
 }
 
+/** What a kernel may not have, as tiflow can do without, and what that means. */
+export const LACKS = {
+  ipv6: 'no IPv6 in this kernel: IPv4 connections only',
+  'socket-destroy':
+    'no INET_DIAG_DESTROY in this kernel: programs hear late that a legacy connection is orphaned',
+} as const;
+export type Lack = keyof typeof LACKS;
+
+/** An interface on which the boundary is wanted and is not. */
+export interface MissingView {
+  name: string;
+  gateway: boolean;
+  why: string;
+}
+
+/** Rounds that the world has cut short (a firewall, a full disk); they are tried again. */
+export interface FailedRoundsView {
+  count: number;
+  /** What the last one said. */
+  last: string | null;
+}
+
 export interface StatusView {
   version: 1;
   tiflow: string;
   pid: number;
   uptime_s: number;
   interfaces: InterfaceView[];
+  missing: MissingView[];
+  lacks: Lack[];
   /** VMs of this hypervisor. */
   taps: TapView[];
   /** Addresses that are gone from the interfaces and kept for the flows that began on them. */
@@ -93,6 +117,7 @@ export interface StatusView {
   legacy_by_reason: Record<string, number>;
   counters: Record<string, number>;
   moves: { completed: number; failed: number };
+  failed_rounds: FailedRoundsView;
 }
 
 export type FlowState = 'steady' | 'held' | 'syncing' | 'confirming' | 'ended' | 'legacy';

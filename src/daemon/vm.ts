@@ -13,6 +13,7 @@ import { GuestCare } from '../guest/guest-care.js';
 import type { GuestState } from '../guest/identity.js';
 import type { Outside } from '../guest/place.js';
 import { PlaceError, parseRequest } from '../guest/request.js';
+import { attempt } from '../libc/guard.js';
 import type { SyncAgent } from '../sync/agent.js';
 import type { Clock } from '../sync/clock.js';
 import { type Address, family } from '../wire/address.js';
@@ -81,6 +82,7 @@ export class Vm {
   #requests = 0;
   #again: unknown;
   #closing = false;
+  #unsaved = false;
 
   constructor(o: VmOptions) {
     this.#o = o;
@@ -411,7 +413,17 @@ export class Vm {
     this.announce();
   }
 
+  /** Writes down what the next daemon has to know, if the last time failed. */
+  save(): void {
+    if (this.#unsaved) this.#save();
+  }
+
+  /* The disk may be full: the guest is served all the same. */
   #save(): void {
+    this.#unsaved = !attempt(() => this.#write());
+  }
+
+  #write(): void {
     const guest = this.#care?.state();
     if (guest === undefined || this.#closing) return;
     const [request, former, left] = [this.#request, this.#former, this.#left];

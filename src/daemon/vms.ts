@@ -42,6 +42,11 @@ export class Vms {
     for (const vm of this.all()) vm.resume();
   }
 
+  /** Writes down what could not be written when it changed. */
+  save(): void {
+    for (const vm of this.all()) vm.save();
+  }
+
   all(): Vm[] {
     return [...this.#byName.values()];
   }

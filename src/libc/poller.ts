@@ -9,6 +9,7 @@
  * A poller does not keep the process alive: whoever needs that has a server or a timer.
  */
 import koffi from 'koffi';
+import { soon } from './guard.js';
 
 interface PollHandle {
   start(options: { readable: boolean }, callback: (status: number) => void): void;
@@ -79,7 +80,7 @@ function readiness(self: () => Watch): (status: number) => void {
     const watch = self();
     if (watch.scheduled) return;
     watch.scheduled = true;
-    setImmediate(() => {
+    soon(() => {
       watch.scheduled = false;
       if (!watches.has(watch)) return;
       try {

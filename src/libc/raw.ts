@@ -7,6 +7,7 @@
  * raw(7); RFC 3542, section 3 for IPv6 (IPPROTO_RAW there means header included as well).
  */
 import { addressFromBytes } from '../wire/address.js';
+import { ERRNO, SystemError } from './errno.js';
 import {
   AF_INET,
   AF_INET6,
@@ -24,7 +25,8 @@ import {
 /* A move of a thousand flows sends several packets for each in one turn of the event loop. */
 const SEND_BUFFER_BYTES = 4 << 20;
 
-type Sockets = { 4: number; 6: number };
+/* Undefined: this kernel has no IPv6. */
+type Sockets = { 4: number; 6: number | undefined };
 
 /** Raw sockets of both families.  Needs CAP_NET_RAW, and CAP_NET_ADMIN for the mark. */
 export class RawSender {
@@ -34,7 +36,7 @@ export class RawSender {
   /** `mark`: set on what goes to the own kernel. */
   constructor(mark: number) {
     setMark(this.#kernel[4], mark);
-    setMark(this.#kernel[6], mark);
+    if (this.#kernel[6] !== undefined) setMark(this.#kernel[6], mark);
   }
 
   /** Sends a packet to the network, by the route to its destination.  Throws SystemError. */
@@ -48,22 +50,37 @@ export class RawSender {
   }
 
   close(): void {
-    for (const fd of [this.#wire[4], this.#wire[6], this.#kernel[4], this.#kernel[6]]) closeFd(fd);
+    for (const { 4: ipv4, 6: ipv6 } of [this.#wire, this.#kernel]) {
+      closeFd(ipv4);
+      if (ipv6 !== undefined) closeFd(ipv6);
+    }
   }
 }
 
 function openBoth(): Sockets {
-  const sockets = {
-    4: openSocket(AF_INET, SOCK_RAW, IPPROTO_RAW),
-    6: openSocket(AF_INET6, SOCK_RAW, IPPROTO_RAW),
-  };
-  setOption(sockets[4], SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES);
-  setOption(sockets[6], SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES);
-  return sockets;
+  return { 4: openRaw(AF_INET), 6: hasIpv6() ? openRaw(AF_INET6) : undefined };
+}
+
+function openRaw(domain: number): number {
+  const socket = openSocket(domain, SOCK_RAW, IPPROTO_RAW);
+  setOption(socket, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES);
+  return socket;
+}
+
+/** Whether the kernel speaks IPv6 at all: not with ipv6.disable=1 or CONFIG_IPV6=n. */
+export function hasIpv6(): boolean {
+  try {
+    closeFd(openSocket(AF_INET6, SOCK_RAW, IPPROTO_RAW));
+    return true;
+  } catch (error) {
+    if (error instanceof SystemError && error.code === 'EAFNOSUPPORT') return false;
+    throw error;
+  }
 }
 
 function send(sockets: Sockets, packet: Uint8Array): void {
   const version = (packet[0] ?? 0) >> 4;
   if (version === 4) sendTo(sockets[4], packet, addressFromBytes(packet.subarray(16, 20)));
+  else if (sockets[6] === undefined) throw new SystemError('send by IPv6', ERRNO.EAFNOSUPPORT);
   else sendTo(sockets[6], packet, addressFromBytes(packet.subarray(24, 40)));
 }

@@ -89,6 +89,10 @@ export function setMark(fd: number, mark: number): void {
   setOption(fd, SOL_SOCKET, SO_MARK, mark);
 }
 
+/* Whoever may open such a socket may send by it: what says no is netfilter. */
+const refusedBy = (errno: number) =>
+  errno === ERRNO.EPERM ? { hint: 'a firewall of this machine drops it' } : {};
+
 /**
  * Sends `bytes` to an IP address (raw sockets: port 0), or to a sockaddr given in bytes.
  * How many bytes went out; throws SystemError, also if the socket's buffer is full.
@@ -98,7 +102,8 @@ export function sendTo(fd: number, bytes: Uint8Array, to: Address | Uint8Array):
   const sent = Number(cSendto(fd, bytes, bytes.length, 0, sockaddr, sockaddr.length));
   if (sent >= 0) return sent;
   const target = typeof to === 'string' ? to : `socket ${fd}`;
-  throw new SystemError(`send ${bytes.length} bytes to ${target}`, lastErrno());
+  const errno = lastErrno();
+  throw new SystemError(`send ${bytes.length} bytes to ${target}`, errno, refusedBy(errno));
 }
 
 /** Reads one datagram; its length, or -1 if there is none now.  Throws SystemError. */

@@ -25,6 +25,7 @@
  * here has passed the kernel's checks (hop limit 255, a link-local router).
  */
 import { SystemError } from '../libc/errno.js';
+import { after, attempt } from '../libc/guard.js';
 import type { Poller } from '../libc/poller.js';
 import {
   AF_NETLINK,
@@ -109,16 +110,16 @@ export class Autoconfiguration {
     this.#watch(interfaceName, index);
   }
 
-  /** The carrier came: asks for routers until one answers.  Throws SystemError. */
+  /** The carrier came: asks for routers until one answers. */
   carrierUp(interfaceName: string): void {
     const index = interfaceIndex(interfaceName);
     if (index === undefined || !kernelAutoconfigures(interfaceName)) return;
     const watch = this.#watches.get(index) ?? this.#watch(interfaceName, index);
     stopTimers(watch);
     for (const delayMs of SOLICITATIONS_AGAIN_MS) {
-      watch.timers.push(setTimeout(() => this.#askAgain(index), delayMs).unref());
+      watch.timers.push(after(delayMs, () => solicitRouters(this.#netlink, index)).unref());
     }
-    solicitRouters(this.#netlink, index);
+    attempt(() => solicitRouters(this.#netlink, index));
   }
 
   close(): void {
@@ -139,14 +140,6 @@ export class Autoconfiguration {
     const watch = this.#watches.get(index);
     if (watch !== undefined) stopTimers(watch);
     this.#watches.delete(index);
-  }
-
-  #askAgain(index: number): void {
-    try {
-      solicitRouters(this.#netlink, index);
-    } catch {
-      // The first attempt has told of it.
-    }
   }
 
   /* The prefixes of one advertisement are queued in one go: they are judged together. */
@@ -195,16 +188,16 @@ export class Autoconfiguration {
   }
 
   #settleLater(index: number, watch: Watch, soon: boolean): void {
-    const after = (delayMs: number, act: () => void) =>
-      watch.timers.push(setTimeout(act, delayMs).unref());
+    const later = (delayMs: number, act: () => void) =>
+      watch.timers.push(after(delayMs, act).unref());
     const settle = () => {
       const dropped = this.#settle(index);
       if (dropped.length > 0) this.#onJudged(watch.interface, dropped);
     };
-    after(SETTLE_MS, settle);
+    later(SETTLE_MS, settle);
     if (!soon) return;
-    for (const delayMs of ASK_SILENT_MS) after(delayMs, () => this.#askSilent(watch));
-    after(UNRESOLVED_MS, () => {
+    for (const delayMs of ASK_SILENT_MS) later(delayMs, () => this.#askSilent(watch));
+    later(UNRESOLVED_MS, () => {
       const silent = silentRouters(this.#netlink, watch.learned);
       if (silent.every((router) => isUnresolved(this.#netlink, router, index))) settle();
     });
@@ -213,12 +206,10 @@ export class Autoconfiguration {
   /* One that is there tells its hardware address, and then advertises itself. */
   #askSilent({ learned }: Watch): void {
     for (const router of silentRouters(this.#netlink, learned)) {
-      try {
+      attempt(() => {
         forgetUnresolved(this.#netlink, 0, router);
         solicitRouters(this.#netlink, learned.index, router);
-      } catch {
-        // It counts as silent.
-      }
+      });
     }
   }
 

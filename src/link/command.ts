@@ -5,6 +5,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ERRNO, SystemError } from '../libc/errno.js';
+import { onEvent } from '../libc/guard.js';
 
 const TIMEOUT_MS = 20_000;
 const LAST_WORDS_MS = 100;
@@ -23,10 +24,10 @@ export async function run(
   });
   let stdout = '';
   let stderr = '';
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
+  onEvent(child.stdout.setEncoding('utf8'), 'data', (text: string) => {
     stdout += text;
   });
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+  onEvent(child.stderr.setEncoding('utf8'), 'data', (text: string) => {
     stderr = (stderr + text).slice(-STDERR_SHOWN);
   });
   const closed = once(child, 'close').catch(() => undefined);
@@ -52,7 +53,7 @@ export async function run(
 export function start(attempted: string, argv: readonly [string, ...string[]]): void {
   const [program, ...rest] = argv;
   const child = spawn(program, rest, { stdio: 'ignore', detached: true });
-  child.on('error', (cause) => {
+  onEvent(child, 'error', (cause: Error) => {
     process.emitWarning(notStarted(attempted, program, cause));
   });
   child.unref();

@@ -3,6 +3,7 @@
  * the socket was full are lost: nothing remembers them any more.
  */
 import { SystemError } from '../libc/errno.js';
+import { attempt } from '../libc/guard.js';
 import type { Poller } from '../libc/poller.js';
 import { closeFd, receive } from '../libc/socket.js';
 import {
@@ -42,7 +43,7 @@ export class ConntrackMonitor {
       if ('error' in messages) continue;
       for (const message of messages) {
         const translation = decodeDestroyed(message);
-        if (translation !== undefined) onForgotten(translation);
+        if (translation !== undefined) attempt(() => onForgotten(translation));
       }
     }
   }

@@ -21,6 +21,8 @@ import {
 
 export type LinkChange =
   | { type: 'carrier'; interface: string; up: boolean }
+  /** A new one, or one under a new name; what is on it is told after that. */
+  | { type: 'link-added'; interface: string }
   /** It is there no more, whether it was connected or not. */
   | { type: 'link-removed'; interface: string }
   /** Usable from now on: an IPv6 address only after duplicate address detection. */
@@ -84,18 +86,21 @@ export class LinkState {
   /** Takes in complete dumps of links and addresses; what is different from before. */
   replace(links: NetlinkMessage[], addresses: NetlinkMessage[]): LinkChange[] {
     const changes: LinkChange[] = [];
+    const tell = (more: LinkChange[]) => {
+      for (const change of more) changes.push(change);
+    };
     const linksNow = links.flatMap((m) => decodeLink(m) ?? []);
     const addressesNow = addresses.flatMap((m) => decodeAddress(m) ?? []).filter(isReal);
     const keys = new Set(addressesNow.map(addressKey));
     for (const [key, gone] of this.#addresses) {
-      if (!keys.has(key)) changes.push(...this.#removeAddress(gone));
+      if (!keys.has(key)) tell(this.#removeAddress(gone));
     }
     const indices = new Set(linksNow.map((link) => link.index));
     for (const [index, gone] of this.#links) {
-      if (!indices.has(index)) changes.push(...this.#removeLink(gone));
+      if (!indices.has(index)) tell(this.#removeLink(gone));
     }
-    for (const link of linksNow) changes.push(...this.#setLink(link));
-    for (const a of addressesNow) changes.push(...this.#setAddress(a));
+    for (const link of linksNow) tell(this.#setLink(link));
+    for (const a of addressesNow) tell(this.#setAddress(a));
     return changes;
   }
 
@@ -103,18 +108,17 @@ export class LinkState {
     if (link === undefined) return [];
     const before = this.#links.get(link.index);
     this.#links.set(link.index, link);
+    const added: LinkChange[] =
+      before?.name === link.name ? [] : [{ type: 'link-added', interface: link.name }];
     const had = before?.carrier ?? false;
     if (had !== link.carrier) {
-      return [{ type: 'carrier', interface: link.name, up: link.carrier }];
+      return [...added, { type: 'carrier', interface: link.name, up: link.carrier }];
     }
     // Gone and back between two messages: the cable may be in another socket now.
     const flapped = before !== undefined && before.carrierChanges !== link.carrierChanges;
-    if (!link.carrier || !flapped) return [];
+    if (!link.carrier || !flapped) return added;
     const change = { type: 'carrier', interface: link.name } as const;
-    return [
-      { ...change, up: false },
-      { ...change, up: true },
-    ];
+    return [...added, { ...change, up: false }, { ...change, up: true }];
   }
 
   #removeLink(link: LinkRecord | undefined): LinkChange[] {

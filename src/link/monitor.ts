@@ -8,6 +8,7 @@
  * Not for deciding what a change means: that is the daemon's.
  */
 import { SystemError } from '../libc/errno.js';
+import { attempt } from '../libc/guard.js';
 import type { Poller } from '../libc/poller.js';
 import { closeFd, NETLINK_ROUTE, receive } from '../libc/socket.js';
 import type { Address } from '../wire/address.js';
@@ -93,7 +94,7 @@ export class LinkMonitor {
       if (!more) break;
     }
     if (this.#state.takeRoutesChanged()) changes.push({ type: 'route-changed' });
-    for (const change of changes) this.#onChange(change);
+    for (const change of changes) attempt(() => this.#onChange(change));
   }
 
   #readInto(changes: LinkChange[]): boolean {
@@ -101,11 +102,11 @@ export class LinkMonitor {
       const length = receive(this.#socket, this.#buffer);
       if (length < 0) return false;
       const messages = decodeMessages(this.#buffer.subarray(0, length));
-      if ('error' in messages) changes.push(...this.#lookAgain());
-      else for (const message of messages) changes.push(...this.#state.apply(message));
+      if ('error' in messages) append(changes, this.#lookAgain());
+      else for (const message of messages) append(changes, this.#state.apply(message));
     } catch (error) {
       if (!(error instanceof SystemError) || error.code !== 'ENOBUFS') throw error;
-      changes.push(...this.#lookAgain());
+      append(changes, this.#lookAgain());
       this.#state.routesChanged();
     }
     return true;
@@ -117,4 +118,9 @@ export class LinkMonitor {
       this.#requests.request(getAddresses(), 'list the addresses'),
     );
   }
+}
+
+/* Not push(...): its arguments are on the stack, and a machine may have any number of links. */
+function append<T>(list: T[], more: readonly T[]): void {
+  for (const each of more) list.push(each);
 }

@@ -12,6 +12,7 @@
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { type Clocks, readClocks } from '../libc/clocks.js';
 import { SystemError } from '../libc/errno.js';
+import { every } from '../libc/guard.js';
 import type { Poller } from '../libc/poller.js';
 import {
   AF_NETLINK,
@@ -75,7 +76,7 @@ export class ResumeWatch {
     this.#listen(NETLINK_ROUTE, GROUP.LINK, (bytes) => this.#linkMessage(bytes));
     this.#openKernelLog(kernelLog);
     this.#look();
-    this.#beat = setInterval(() => this.#look(), BEAT_MS).unref();
+    this.#beat = every(BEAT_MS, () => this.#look()).unref();
   }
 
   /** The carrier of an interface has told already: no news if its card announces itself now. */

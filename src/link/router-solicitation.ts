@@ -30,16 +30,20 @@ const NO_IPV6 = ['EADDRNOTAVAIL', 'ENETUNREACH', 'ENODEV', 'EAFNOSUPPORT', 'ENET
  * Throws SystemError.
  */
 export function solicitRouters(netlink: Netlink, index: number, router = ALL_ROUTERS): void {
-  const socket = openSocket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
+  let socket: number | undefined;
   try {
+    socket = openSocket(AF_INET6, SOCK_RAW, IPPROTO_ICMPV6);
     // RFC 4861, section 4.1: whoever is off the link cannot make it 255.
     setOption(socket, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, 255);
     setOption(socket, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 255);
     sendTo(socket, routerSolicitation(hardwareAddress(netlink, index)), scoped(router, index));
   } catch (error) {
-    if (!(error instanceof SystemError) || !NO_IPV6.includes(error.code)) throw error;
+    if (!(error instanceof SystemError)) throw error;
+    if (NO_IPV6.includes(error.code)) return;
+    const hint = error.code === 'EPERM' ? { hint: 'a firewall of this machine drops it' } : {};
+    throw new SystemError(`ask the routers of interface ${index}`, error.errno, hint);
   } finally {
-    closeFd(socket);
+    if (socket !== undefined) closeFd(socket);
   }
 }
 

@@ -3,6 +3,7 @@
  */
 import { SystemError } from '../libc/errno.js';
 import { NETLINK_SOCK_DIAG } from '../libc/socket.js';
+import { address } from '../wire/address.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import {
   decodeSocket,
@@ -20,7 +21,7 @@ export type { SocketRecord } from './inet-diag.js';
  * All TCP sockets, listening ones too (their remote address is 0.0.0.0 or ::).  An IPv6 socket
  * that speaks IPv4 is shown as IPv4.  Throws SystemError.
  */
-export function tcpSockets(netlink: Netlink): SocketRecord[] {
+export function tcpSockets(netlink: Pick<Netlink, 'request'>): SocketRecord[] {
   const list = (version: 4 | 6) =>
     netlink
       .request(getSockets(version), `list the IPv${version} TCP sockets`, NETLINK_SOCK_DIAG)
@@ -29,7 +30,7 @@ export function tcpSockets(netlink: Netlink): SocketRecord[] {
 }
 
 /** How many segments of a socket are unacknowledged; 0: none, or no such socket.  Throws SystemError. */
-export function unackedSegments(netlink: Netlink, tuple: Tuple): number {
+export function unackedSegments(netlink: Pick<Netlink, 'request'>, tuple: Tuple): number {
   try {
     const what = `look at the socket ${tupleText(tuple)}`;
     const [answer] = netlink.request(getProgress(tuple), what, NETLINK_SOCK_DIAG);
@@ -40,12 +41,24 @@ export function unackedSegments(netlink: Netlink, tuple: Tuple): number {
   }
 }
 
+/** Whether the kernel can end a socket: asked to end one that cannot exist, it says so. */
+export function canDestroySockets(netlink: Pick<Netlink, 'request'>): boolean {
+  const nowhere = { local: address('0.0.0.0'), localPort: 1, remote: address('0.0.0.0') };
+  try {
+    destroySocket(netlink, { ...nowhere, remotePort: 1 });
+    return true;
+  } catch (error) {
+    if (error instanceof SystemError && error.code === 'ENOTSUP') return false;
+    throw error;
+  }
+}
+
 /**
  * Ends a socket at once: its program gets ECONNABORTED, the peer a reset if it can be reached.
  * False if there is no such socket.  Throws SystemError (EOPNOTSUPP: the kernel is built
  * without INET_DIAG_DESTROY).
  */
-export function destroySocket(netlink: Netlink, tuple: Tuple): boolean {
+export function destroySocket(netlink: Pick<Netlink, 'request'>, tuple: Tuple): boolean {
   try {
     netlink.request(destroy(tuple), `end the socket ${tupleText(tuple)}`, NETLINK_SOCK_DIAG);
     return true;

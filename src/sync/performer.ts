@@ -43,7 +43,8 @@ export interface Asker {
 const REFUSALS = { burst: 100, perSecond: 100 };
 
 export class Performer {
-  readonly #outbox: SyncEvent[] = [];
+  /* Not an array: what is taken from the front of one moves all that is behind it. */
+  readonly #outbox = new Set<SyncEvent>();
   readonly #refusals: TokenBucket;
   #depth = 0;
 
@@ -60,13 +61,14 @@ export class Performer {
       this.#depth -= 1;
     }
     if (this.#depth > 0) return;
-    for (let event = this.#outbox.shift(); event !== undefined; event = this.#outbox.shift()) {
+    for (const event of this.#outbox) {
+      this.#outbox.delete(event);
       this.o.onEvent(event);
     }
   }
 
   report(kernel: Tuple, report: SyncReport): void {
-    this.#outbox.push({ ...report, kernel, at: this.o.clock.now() });
+    this.#outbox.add({ ...report, kernel, at: this.o.clock.now() });
   }
 
   /** Comes back undefined if all was done, else why it ended before the end of the list. */

@@ -197,3 +197,17 @@ test('the program of a host behind a gateway is told by a reset from its peer', 
   assert.deepEqual([packet.sourcePort, packet.destinationPort], [40_000, 22]);
   assert.deepEqual([packet.flags, packet.seq], ['R', 4711]);
 });
+
+test('where the kernel cannot end a socket, its program gets a reset in the name of its peer', () => {
+  const injected: Uint8Array[] = [];
+  const { mobility, flow } = machine({
+    destroySocket: () => false,
+    outlet: { toKernel: (packet: Uint8Array) => injected.push(packet) },
+  });
+  flow.rcvNxt = seq(5000);
+  mobility.reset(KERNEL, 'no-answer');
+  const [packet] = injected.map((bytes) => decodePacket(bytes));
+  assert.ok(packet !== undefined && !('error' in packet));
+  assert.deepEqual([packet.flags, packet.seq], ['R', seq(5000)]);
+  assert.deepEqual([packet.source, packet.destination], [KERNEL.remote, KERNEL.local]);
+});

@@ -4,7 +4,7 @@ import { existsSync, statSync } from 'node:fs';
 import { DaemonClient, DaemonNotRunning } from '../../daemon/client.js';
 import { type Config, ConfigError, readConfig } from '../../daemon/config.js';
 import { tiflowVersion } from '../../daemon/version.js';
-import type { StatusView } from '../../daemon/view.js';
+import { LACKS, type StatusView } from '../../daemon/view.js';
 import { type Check, fail, ok, warn } from './check.js';
 
 /** Is one running, of this version, and does it have what it needs? */
@@ -65,7 +65,18 @@ export function describeDaemon(status: StatusView, own: string): Check[] {
     attached.length > 0
       ? ok('daemon.attached', `attached to ${attached.join(', ')}`)
       : warn('daemon.attached', 'attached to no interface: nothing is protected', 'tiflow up IF'),
+    ...status.missing.map(({ name, why }) =>
+      fail('daemon.missing', `${name} is not protected: ${why}`, 'it is taken when it can be'),
+    ),
+    ...status.lacks.map((lack) => warn('daemon.lacks', LACKS[lack], 'nothing, if that will do')),
+    ...describeFailedRounds(status.failed_rounds),
   ];
+}
+
+function describeFailedRounds({ count, last }: StatusView['failed_rounds']): Check[] {
+  if (count === 0) return [];
+  const text = `${count} times something was refused, the last time: ${last}`;
+  return [warn('daemon.failed-rounds', text, 'see the log; all of it is tried again')];
 }
 
 /** `pinned`: the boundary of a daemon that has died is still there. */

@@ -36,6 +36,7 @@ export async function checkKernel(): Promise<Check[]> {
     checkFilesystem(readFileSync('/proc/filesystems', 'utf8')),
     checkClsact(),
     await checkSocketDestroy(),
+    await checkIpv6(),
     ...checkJit(),
   ];
 }
@@ -132,6 +133,20 @@ function checkClsact(): Check {
   }
   const advice = 'use a kernel built with CONFIG_NET_SCH_INGRESS and CONFIG_NET_CLS_BPF';
   return fail(name, `clsact cannot be attached: ${tried.stderr}`, advice);
+}
+
+async function checkIpv6(): Promise<Check> {
+  const { hasIpv6 } = await import('../../libc/raw.js');
+  const name = 'kernel.ipv6';
+  if (missingCapabilities(['CAP_NET_RAW']).length > 0) {
+    return warn(name, 'not checked without CAP_NET_RAW', 'run tiflow doctor as root');
+  }
+  if (hasIpv6()) return ok(name, 'has IPv6');
+  return warn(
+    name,
+    'no IPv6: IPv4 connections only',
+    'boot without ipv6.disable=1, if you need it',
+  );
 }
 
 /* Asked to end a socket that cannot exist, a kernel that could says that there is none. */

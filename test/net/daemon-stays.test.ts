@@ -1,0 +1,198 @@
+/* A daemon stays, whatever the world refuses; and one that cannot go on does not stay.
+ *
+ *   host: eth0 ── veth ── eth0: peer
+ *   10.0.1.2, 2001:db8:1::2     10.0.1.1, 2001:db8:1::1
+ */
+import assert from 'node:assert/strict';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { DaemonClient } from '../../src/daemon/client.js';
+import type { StatusView } from '../../src/daemon/view.js';
+import { ownName } from '../../src/lab/own-name.js';
+import { until } from '../../src/lab/wait.js';
+
+const path = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
+const MAIN = path('../../src/cli/main.js');
+const [HOST, PEER] = [ownName('stays-host'), ownName('stays-peer')];
+
+const on = (host: string, ...command: string[]): string =>
+  execFileSync('nsenter', [`--net=/run/netns/${host}`, '--', ...command], {
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+const ip = (host: string, line: string): string =>
+  execFileSync('ip', ['-n', host, ...line.split(' ')], { encoding: 'utf8' });
+const write = (host: string, file: string, text: string): string =>
+  on(host, 'sh', '-c', `echo ${text} > ${file}`);
+
+for (const host of [HOST, PEER]) {
+  execFileSync('ip', ['netns', 'add', host]);
+  process.on('exit', () => spawnSync('ip', ['netns', 'del', host]));
+  ip(host, 'link set lo up');
+}
+plugIn();
+
+function plugIn(): void {
+  execFileSync(
+    'ip',
+    `link add eth0 netns ${HOST} type veth peer name eth0 netns ${PEER}`.split(' '),
+  );
+  for (const [host, n] of [
+    [PEER, 1],
+    [HOST, 2],
+  ] as const) {
+    ip(host, `addr add 10.0.1.${n}/24 dev eth0`);
+    ip(host, `addr add 2001:db8:1::${n}/64 dev eth0 nodad`);
+    ip(host, 'link set eth0 up');
+  }
+}
+
+/** The host's cable: what was off keeps no IPv6 address. */
+function flap(): void {
+  ip(PEER, 'link set eth0 down');
+  ip(PEER, 'link set eth0 up');
+  ip(PEER, 'addr replace 2001:db8:1::1/64 dev eth0 nodad');
+}
+
+/** A daemon in the foreground on the host, and what can be asked of it; gone with the test. */
+function daemon(t: TestContext, o: { toml?: string; preload?: string; host?: string } = {}) {
+  const directory = mkdtempSync(join(tmpdir(), `tiflow-stays-${process.pid}-`));
+  const runDir = join(directory, 'run');
+  const config = join(directory, 'tiflow.toml');
+  writeFileSync(config, `run_dir = "${runDir}"\ngive_up = "3s"\n${o.toml ?? ''}\n`);
+  const netns = `--net=/run/netns/${o.host ?? HOST}`;
+  const preload = o.preload === undefined ? [] : ['--import', path(o.preload)];
+  const tiflow = (...args: string[]) => {
+    const command = [netns, '--', process.execPath, ...preload, MAIN, ...args];
+    return spawnSync('nsenter', command, { encoding: 'utf8' });
+  };
+  const log = join(directory, 'log');
+  const stderr = openSync(log, 'a');
+  const process_ = spawn(
+    'nsenter',
+    [netns, '--', process.execPath, ...preload, MAIN, 'daemon', '--config', config],
+    { stdio: ['ignore', 'ignore', stderr] },
+  );
+  closeSync(stderr);
+  t.after(async () => {
+    process_.kill('SIGKILL');
+    await ended(process_);
+    tiflow('down', '--force', '--run-dir', runDir, '--config', config);
+    rmSync(directory, { recursive: true, force: true });
+  });
+  const client = new DaemonClient(runDir);
+  const status = async (): Promise<StatusView | undefined> =>
+    client.status().catch(() => undefined);
+  const shows = (what: string, is: (s: StatusView) => boolean) =>
+    until(what, async () => {
+      assert.equal(process_.exitCode ?? process_.signalCode, null, readFileSync(log, 'utf8'));
+      const now = await status();
+      return now !== undefined && is(now);
+    });
+  return {
+    ...{ runDir, client, shows, tiflow, process: process_ },
+    log: () => readFileSync(log, 'utf8'),
+  };
+}
+
+const ended = (child: ChildProcess): Promise<unknown> =>
+  child.exitCode !== null || child.signalCode !== null
+    ? Promise.resolve()
+    : new Promise((resolve) => child.once('exit', resolve));
+
+const isAttached = (status: StatusView): boolean =>
+  status.interfaces.some((link) => link.name === 'eth0' && link.attached);
+
+test('a firewall that lets no IPv6 out, and a cable that flaps', async (t) => {
+  on(HOST, 'nft', 'add table ip6 f');
+  on(HOST, 'nft', 'add chain ip6 f out { type filter hook output priority 0; policy drop; }');
+  t.after(() => on(HOST, 'nft', 'delete table ip6 f'));
+  const { shows, log } = daemon(t, { toml: 'interfaces = ["eth0"]' });
+  await shows('the daemon', isAttached);
+  flap();
+  await shows('a failed round', ({ failed_rounds }) => failed_rounds.count > 0);
+  await shows('it to go on', ({ failed_rounds }) => /EPERM/.test(failed_rounds.last ?? ''));
+  const said = log()
+    .split('\n')
+    .filter((line) => line.includes('will be tried again'));
+  assert.equal(said.length, 1);
+  assert.match(said[0] ?? '', /ask the routers of interface \d+: EPERM \(a firewall/);
+});
+
+test('IPv6 is switched off while an IPv6 connection lives; IPv4 connections do not care', async (t) => {
+  const peer = daemon(t, { toml: 'interfaces = ["eth0"]', host: PEER });
+  await peer.shows('the daemon of the peer', isAttached);
+  const { shows } = daemon(t, { toml: 'interfaces = ["eth0"]' });
+  await shows('the daemon', isAttached);
+  const servers = JSON.stringify(['10.0.1.1', '2001:db8:1::1']);
+  const listen = `${servers}.forEach((a) => require('net').createServer().listen(7000, a))`;
+  const connect = `${servers}.forEach(function again(a) {
+    require('net').connect(7000, a).on('error', () => setTimeout(again, 100, a));
+  })`;
+  for (const [host, script] of [
+    [PEER, listen],
+    [HOST, connect],
+  ] as const) {
+    const child = spawn('nsenter', [`--net=/run/netns/${host}`, process.execPath, '-e', script]);
+    t.after(() => child.kill());
+  }
+  await shows('two flows', ({ flows }) => flows.protected === 2);
+  const disable = (value: number) =>
+    write(HOST, '/proc/sys/net/ipv6/conf/all/disable_ipv6', String(value));
+  t.after(() => {
+    disable(0);
+    ip(HOST, 'addr replace 2001:db8:1::2/64 dev eth0 nodad');
+  });
+  disable(1);
+  await shows('a failed round', ({ failed_rounds }) => failed_rounds.count > 0);
+  ip(HOST, 'addr del 10.0.1.2/24 dev eth0');
+  t.after(() => ip(HOST, 'addr replace 10.0.1.2/24 dev eth0'));
+  await shows('the IPv4 address to be kept', ({ retained }) => retained.includes('10.0.1.2'));
+});
+
+test('an interface that is missing, one of the wrong kind, and one that comes again', async (t) => {
+  ip(HOST, 'tuntap add dev wg0 mode tun');
+  t.after(() => ip(HOST, 'link del wg0'));
+  const toml = 'interfaces = ["late0", "wg0", "eth0"]';
+  const { shows, client, tiflow, log, runDir } = daemon(t, { toml });
+  await shows('the daemon', isAttached);
+  const why = new Map((await client.status()).missing.map((each) => [each.name, each.why]));
+  assert.match(why.get('late0') ?? '', /ENODEV/);
+  assert.match(why.get('wg0') ?? '', /only Ethernet/);
+  assert.match(log(), /late0 is not protected/);
+  assert.match(tiflow('status', '--run-dir', runDir).stdout, /late0 is not protected: .*ENODEV/);
+  const doctor = tiflow('doctor', 'eth0', '--run-dir', runDir);
+  assert.match(doctor.stdout, /^fail +daemon\.missing +wg0 is not protected/m);
+
+  ip(HOST, 'link add late0 type veth peer name late1');
+  t.after(() => ip(HOST, 'link del late0'));
+  await shows('the late one', ({ missing }) => missing.every(({ name }) => name === 'wg0'));
+  ip(HOST, 'link del eth0');
+  await shows('that it is gone', ({ missing }) => missing.some(({ name }) => name === 'eth0'));
+  plugIn();
+  await shows('it again', (status) => isAttached(status) && status.missing.length === 1);
+});
+
+test('a kernel without IPv6', async (t) => {
+  const { shows, tiflow, log, runDir } = daemon(t, {
+    ...{ toml: 'interfaces = ["eth0"]', preload: './no-ipv6.js' },
+  });
+  await shows('the daemon', (status) => isAttached(status) && status.lacks.includes('ipv6'));
+  assert.match(log(), /no IPv6 in this kernel/);
+  flap();
+  await shows('it to go on', isAttached);
+  assert.match(tiflow('status', '--run-dir', runDir).stdout, /^lacks +no IPv6/m);
+  const doctor = tiflow('doctor', 'eth0', '--run-dir', runDir);
+  assert.match(doctor.stdout, /^warn +kernel\.ipv6/m);
+});
+
+test('a mistake of ours ends it, with its listener open', async (t) => {
+  const stuck = daemon(t, { toml: 'interfaces = ["eth0"]', preload: './own-mistake.js' });
+  await until('it to end', () => stuck.process.exitCode !== null);
+  assert.equal(stuck.process.exitCode, 1);
+  assert.match(stuck.log(), /a mistake of ours/);
+});
