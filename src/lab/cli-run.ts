@@ -26,7 +26,7 @@ export function addRun(lab: Command): void {
     .argument('<case>', 'see `lab list`; matrix: all middleboxes')
     .argument('[row]', 'of the matrix')
     .description('play a case in a lab of its own; exit 0 only if all its checks hold')
-    .option('--ipv6', 'over IPv6 (default: IPv4)')
+    .option('--ipv6', 'over IPv6 (default: IPv4; real guests: both)')
     .option('--json', 'end with one JSON line on standard output')
     .option('--show', 'show interfaces, connections and the timeline, as the paper does')
     .option('--keep', 'leave the lab standing if the case fails')
@@ -56,9 +56,12 @@ async function run(name: string, row: string | undefined, o: RunVerbOptions): Pr
     throw new UsageError(`no case ${name} (there are ${CASES.map((c) => c.name).join(', ')})`);
   }
   const show = o.show ? new Show(process.stdout) : undefined;
-  show?.begin(name, known.summary, o.ipv6 ? 6 : 4);
+  const isOfGuests = 'vm' in known;
+  if (isOfGuests && o.ipv6) throw new UsageError(`${name}: its guests talk over both families`);
+  const family = o.ipv6 ? 6 : 4;
+  show?.begin(name, known.summary, familyText(isOfGuests ? 'both' : family));
   const result = await runCase(name, {
-    family: o.ipv6 ? 6 : 4,
+    family,
     seed: o.seed,
     wire: o.wire,
     keep: o.keep,
@@ -75,9 +78,12 @@ const printStep = (text: string, afterMs: number): void => {
   process.stderr.write(`${(afterMs / 1e3).toFixed(3).padStart(7)} s  ${text}\n`);
 };
 
+const familyText = (family: CaseResult['family']): string =>
+  family === 'both' ? 'IPv4 and IPv6' : `IPv${family}`;
+
 function summary(result: CaseResult): string {
   const failed = result.checks.filter((check) => !check.ok).length;
   const verdict = result.ok ? 'ok' : `FAILED (${failed} of ${result.checks.length} checks)`;
   const gaps = result.gap_ms.length > 0 ? `, gaps ${result.gap_ms.join(' ')} ms` : '';
-  return `${result.case} over IPv${result.family}: ${verdict}, ${result.moves} moves${gaps}`;
+  return `${result.case} over ${familyText(result.family)}: ${verdict}, ${result.moves} moves${gaps}`;
 }

@@ -17,6 +17,7 @@ import { now } from './wait.js';
 import type { WireSettings } from './wire.js';
 
 export interface RunOptions {
+  /** real guests talk over both, whatever is said here */
   family: Family;
   seed: number;
   /** an impairment, as in 'delay=50ms,loss=1%'; undefined: what the case says */
@@ -31,7 +32,7 @@ export interface RunOptions {
 export interface CaseResult {
   version: 1;
   case: string;
-  family: Family;
+  family: Family | 'both';
   ok: boolean;
   moves: number;
   /** per move: the longest silence that a program met, ms */
@@ -66,7 +67,7 @@ export async function runCase(name: string, o: RunOptions): Promise<CaseResult> 
     failure = { name: 'the case could be played', ok: false, detail: (error as Error).message };
     onStep(`FAIL ${failure.name}: ${failure.detail}`);
   }
-  const result = outcome(play.name, o, scene, failure, now() - begun);
+  const result = outcome(play, o, scene, failure, now() - begun);
   endLab(lab, result.ok, o, onStep);
   release();
   return result;
@@ -119,7 +120,7 @@ function endLab(lab: PlayedLab, ok: boolean, o: RunOptions, onStep: (text: strin
 }
 
 function outcome(
-  name: string,
+  { name, ...play }: AnyCase,
   o: RunOptions,
   scene: Scene<unknown>,
   failure: Check | undefined,
@@ -129,7 +130,7 @@ function outcome(
   return {
     version: 1,
     case: name,
-    family: o.family,
+    family: 'vm' in play ? 'both' : o.family,
     ok: checks.length > 0 && checks.every((check) => check.ok),
     moves: scene.moves.length,
     gap_ms: scene.gapsMs,

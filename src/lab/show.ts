@@ -20,8 +20,8 @@ export class Show {
     this.#paint = painterFor(out);
   }
 
-  begin(name: string, summary: string, family: number): void {
-    this.#heading(`${name}, IPv${family}: ${summary}`);
+  begin(name: string, summary: string, over: string): void {
+    this.#heading(`${name}, ${over}: ${summary}`);
   }
 
   /** Checks are told at the end, with the rest of the result. */

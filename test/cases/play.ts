@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { CASE_GROUPS, type CaseGroup } from '../../src/lab/cases/table.js';
+import { type AnyCase, CASE_GROUPS, type CaseGroup } from '../../src/lab/cases/table.js';
 import { runCase } from '../../src/lab/runner.js';
 import type { Family } from '../../src/lab/topology.js';
 import { leftovers } from '../net/leak.js';
@@ -15,21 +15,27 @@ const FAMILIES: readonly Family[] = [4, 6];
 
 interface Play {
   boundMs: number;
-  /** the sample: each case in one family, by turns */
+  /** a sample is each case in one family, by turns; the whole: in both */
   alternate?: boolean;
 }
 
 export function playGroup(group: CaseGroup, { boundMs, alternate = false }: Play): void {
-  for (const [i, { name, summary }] of CASE_GROUPS[group].entries()) {
-    const sample = alternate ? FAMILIES.slice(i % 2, (i % 2) + 1) : FAMILIES;
-    describe(`${name}: ${summary}`, () => {
-      for (const family of WHOLE ? FAMILIES : sample) {
-        test(`IPv${family}`, { skip, timeout: boundMs }, (t) =>
-          play(name, family, (text) => t.diagnostic(text)),
+  for (const [i, each] of CASE_GROUPS[group].entries()) {
+    describe(`${each.name}: ${each.summary}`, () => {
+      const title = (family: Family) => ('vm' in each ? 'both families' : `IPv${family}`);
+      for (const family of familiesOf(each, alternate ? FAMILIES[i % 2] : undefined)) {
+        test(title(family), { skip, timeout: boundMs }, (t) =>
+          play(each.name, family, (text) => t.diagnostic(text)),
         );
       }
     });
   }
+}
+
+/** Cases with real guests are played once: their guests talk over both families at once. */
+function familiesOf(each: AnyCase, sample: Family | undefined): readonly Family[] {
+  if ('vm' in each) return [4];
+  return WHOLE || sample === undefined ? FAMILIES : [sample];
 }
 
 async function play(name: string, family: Family, note: (text: string) => void): Promise<void> {

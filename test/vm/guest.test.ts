@@ -34,23 +34,16 @@ async function inLab(o: VmLabOptions, use: (lab: VmLab) => Promise<void>): Promi
   assert.deepEqual(leftovers(name), []);
 }
 
-const stageOf = (lab: VmLab, family: 4 | 6): VmStage =>
-  new VmStage({ lab, family, seed: 1, onStep: () => {}, onExhibit: undefined });
-
 test('an unmodified guest: ssh, echo and download over both families', options, () =>
   inLab({ daemons: [] }, async (lab) => {
-    for (const family of [4, 6] as const) {
-      const stage = stageOf(lab, family);
-      const programs = await stage.programs('4M');
-      await stage.checkGoOn(programs, 'before any move');
-      await stage.checkPlace('athos');
-      await stage.finish(programs);
-      assert.deepEqual(
-        stage.checks.filter((check) => !check.ok),
-        [],
-      );
-      assert.equal(programs.identity.length, 3, programs.identity.join('\n'));
-    }
+    const stage = new VmStage({ lab, family: 4, seed: 1, onStep: () => {}, onExhibit: undefined });
+    const programs = await stage.programs('4M');
+    await stage.checkGoOn(programs, 'before any move');
+    await stage.checkPlace('athos');
+    await stage.finish(programs);
+    const failed = stage.checks.filter((check) => !check.ok);
+    assert.deepEqual(failed, []);
+    for (const { identity } of programs) assert.equal(identity.length, 3, identity.join('\n'));
   }),
 );
 
@@ -81,14 +74,12 @@ test("QEMU's own migration: the guest arrives, plain TCP stalls", options, () =>
 test('a guest with its own tiflow, on the kernel of Debian 12', options, () =>
   inLab({ daemons: ['aramis'], tiflowInGuest: true }, async (lab) => {
     for (const family of [4, 6] as const) {
-      const stage = stageOf(lab, family);
       const echo = await Echo.open(lab, lab.vmAddress(family), 50_000);
       const flows = await lab.daemon('aramis').flows();
       const flow = flows.find((f) => f.kernel.endsWith(family === 4 ? '.10:7' : ':a]:7'));
       assert.equal(flow?.state, 'steady', JSON.stringify(flows));
       const { ok, detail } = await echo.finish();
       assert.ok(ok, detail);
-      assert.deepEqual(stage.checks, []);
     }
     assert.match(lab.inGuest('uname -r', lab.vmAddress(4)), /^6\.1\./);
   }),

@@ -26,7 +26,7 @@ export const vmDisk: VmCase = {
   vm: { disk: 'private' },
   async play(stage) {
     const programs = await stage.programs();
-    const { session } = programs;
+    const [{ session }] = programs;
     await session.run(WRITER);
     const written = async (): Promise<number> =>
       Number((await session.run('cat /tmp/written 2>/dev/null || echo 0'))[0]);

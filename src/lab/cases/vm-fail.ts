@@ -8,10 +8,10 @@
  */
 import { endProcess, namespacePids } from '../namespace.js';
 import { Session } from '../session.js';
-import { NETWORKS, type Site } from '../topology.js';
+import { type Family, NETWORKS, type Site } from '../topology.js';
 import { Echo } from '../vm/echo.js';
 import { Migration, STAGES, type StageName } from '../vm/migration.js';
-import { commandLine, type VmCase, type VmStage } from '../vm/stage.js';
+import { commandLine, type Talk, type VmCase, type VmStage } from '../vm/stage.js';
 import { until } from '../wait.js';
 
 /** One blow. */
@@ -96,21 +96,24 @@ export const vmFail: readonly VmCase[] = STAGES.map((at) => ({
   summary: `whoever can fail during stage ${at} of a migration does`,
   vm: at === 'storage' ? { disk: 'private' } : {},
   async play(stage) {
-    const session = await Session.open(stage.lab, stage.family);
+    const programs = await stage.overEach((family) => talk(stage, family));
     // So that there is something to copy: a raw image without content has no size.
-    if (at === 'storage') await session.run('dd if=/dev/urandom of=/dev/vda bs=1M count=40');
-    const echo = await Echo.open(stage.lab, stage.lab.vmAddress(stage.family), 100_000);
+    if (at === 'storage')
+      await programs[0].session.run('dd if=/dev/urandom of=/dev/vda bs=1M count=40');
     for (const failure of FAILURES.filter((f) => f.stages.includes(at))) {
       await suffer(stage, at, failure);
       const when = `after "${failure.name}"`;
-      await stage.checkGoOn({ session, echo, identity: [] }, when);
+      await stage.checkGoOn(programs, when);
     }
-    for (const [name, program] of Object.entries({ session, echo })) {
-      const { ok, detail } = await program.finish();
-      stage.check(`${name} complete`, ok, detail);
-    }
+    await stage.finish(programs);
   },
 }));
+
+async function talk({ lab }: VmStage, family: Family): Promise<Talk> {
+  const session = await Session.open(lab, family);
+  const echo = await Echo.open(lab, lab.vmAddress(family), 100_000);
+  return { family, session, echo, identity: [] };
+}
 
 /** One migration with one blow. */
 async function suffer(stage: VmStage, at: StageName, failure: Failure): Promise<void> {

@@ -34,7 +34,7 @@ export class Download {
       return text.slice(0, 64) || undefined;
     });
     mkdirSync(`${lab.directory}/aramis`, { recursive: true });
-    const file = `${lab.directory}/aramis/big-${sum.slice(0, 8)}`;
+    const file = `${lab.directory}/aramis/big-${family}`;
     const url = `http://${urlHost(address, family)}/big`;
     const argv = ['curl', '-sS', '-f', '--limit-rate', rate, '-o', file, url];
     const child = lab.spawn('aramis', 'curl', argv, ['ignore', 'ignore', 'pipe']);

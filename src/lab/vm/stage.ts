@@ -23,33 +23,55 @@ export interface VmCase {
   play(stage: VmStage): Promise<void>;
 }
 
-/** What a user on aramis does with a guest at the time. */
-export interface Programs {
+/** What a user on aramis does with a guest at the time, over one family. */
+export interface Talk {
+  family: Family;
   session: Session;
   echo: Echo;
-  download: Download;
   /** SSH_ variables, and the session's connection as the guest's kernel names it */
   identity: string[];
+}
+
+export interface Programs extends Talk {
+  download: Download;
 }
 
 const ECHO_BYTES_PER_S = 200_000;
 /** 16 MiB in about 25 s: longer than a migration of a small guest. */
 const DOWNLOAD_RATE = '640K';
-const IDENTITY =
-  "env | grep ^SSH_ | sort; netstat -tn | grep -E ':22 .*ESTABLISHED' | sed 's/  */ /g' | cut -d' ' -f4-5";
+const IDENTITY = [
+  'env | grep ^SSH_ | sort; set -- $SSH_CLIENT',
+  'netstat -tn | grep -E ":22 .*:$2 +ESTABLISHED" | sed "s/  */ /g" | cut -d" " -f4-5',
+].join('; ');
 const SETTLE_BOUND_MS = 60_000;
 
 export class VmStage extends Scene<VmLab> {
-  /** An ssh session, a transfer in both directions, a download at that rate (as curl has it). */
-  async programs(downloadRate = DOWNLOAD_RATE): Promise<Programs> {
-    const { lab, family } = this;
+  /** A guest has both: what happens to it happens to connections of both at once. */
+  readonly families = [4, 6] as const;
+
+  /** Once over each family, one after the other. */
+  async overEach<T>(play: (family: Family) => Promise<T>): Promise<[T, T]> {
+    return [await play(4), await play(6)];
+  }
+
+  /**
+   * Over each family: an ssh session, a transfer in both directions, a download at that rate (as
+   * curl has it).
+   */
+  async programs(downloadRate = DOWNLOAD_RATE): Promise<[Programs, Programs]> {
+    const programs = await this.overEach((family) => this.#programs(family, downloadRate));
+    this.step('ssh sessions, transfers both ways and downloads are running');
+    return programs;
+  }
+
+  async #programs(family: Family, downloadRate: string): Promise<Programs> {
+    const { lab } = this;
     const session = await Session.open(lab, family);
     await session.type();
     const identity = await session.run(IDENTITY);
     const echo = await Echo.open(lab, lab.vmAddress(family), ECHO_BYTES_PER_S);
     const download = await Download.start(lab, family, downloadRate);
-    this.step('an ssh session, a transfer both ways and a download are running');
-    return { session, echo, download, identity };
+    return { family, session, echo, download, identity };
   }
 
   /** Runs `tiflow migrate` to its end and checks that it says that it went well. */
@@ -73,7 +95,11 @@ export class VmStage extends Scene<VmLab> {
   }
 
   /** The programs go on from where they were, for the guest with the very same connections. */
-  async checkGoOn(p: Pick<Programs, 'session' | 'echo' | 'identity'>, when: string): Promise<void> {
+  async checkGoOn(programs: readonly Talk[], when: string): Promise<void> {
+    for (const each of programs) await this.#checkGoOn(each, `${when}, IPv${each.family}`);
+  }
+
+  async #checkGoOn(p: Talk, when: string): Promise<void> {
     const at = now();
     const going = async (): Promise<string> => {
       await p.session.counting(at);
@@ -93,29 +119,35 @@ export class VmStage extends Scene<VmLab> {
    * What is not TCP works as well, from the guest: ICMP to each address; UDP to aramis, and the ICMP
    * errors about it that come back from the routers on the way and from there (traceroute).
    */
-  async checkReach(session: Session, addresses: readonly string[], when: string): Promise<void> {
+  async checkReach(
+    { session, family }: Pick<Talk, 'session' | 'family'>,
+    addresses: readonly string[],
+    when: string,
+  ): Promise<void> {
     const ping = addresses.map(
       (a) => `ping -c 1 -W 5 ${a} > /dev/null 2>&1 && echo answer || echo silence ${a};`,
     );
     const answers = await session.run(ping.join(' '), 10_000 * (1 + addresses.length));
     const reached = answers.length > 0 && answers.every((line) => line === 'answer');
     this.check(`${when}: ICMP to ${addresses.join(', ')}`, reached, answers.join(', '));
-    const target = ARAMIS[this.family];
-    const trace = this.family === 4 ? 'traceroute' : 'traceroute6';
+    const target = ARAMIS[family];
+    const trace = family === 4 ? 'traceroute' : 'traceroute6';
     const hops = await session.run(`${trace} -n -q 1 -w 3 -m 6 ${target}`, 30_000);
     const arrived = hops.length > 2 && (hops.at(-1) ?? '').includes(` ${target} `);
     this.check(`${when}: UDP, and ICMP errors about it`, arrived, hops.slice(1).join('; '));
   }
 
   /** Ends the programs; checks that each was whole; keeps the silences. */
-  async finish(p: Programs): Promise<void> {
-    const parts = { download: p.download, 'transfer both ways': p.echo, 'ssh session': p.session };
-    for (const [name, program] of Object.entries(parts)) {
-      const { ok, detail } = await program.finish();
-      this.check(`${name} complete`, ok, detail);
+  async finish(programs: readonly (Talk & Partial<Programs>)[]): Promise<void> {
+    for (const { family, session, echo, download } of programs) {
+      const parts = { ...(download && { download }), 'transfer both ways': echo, session };
+      for (const [name, program] of Object.entries(parts)) {
+        const { ok, detail } = await program.finish();
+        this.check(`${name} over IPv${family} complete`, ok, detail);
+      }
+      this.noteSilence(session);
+      this.noteSilence(echo);
     }
-    this.noteSilence(p.session);
-    this.noteSilence(p.echo);
   }
 
   /** Waits until one QEMU of the VM runs, no other is there, and nobody migrates any more. */
