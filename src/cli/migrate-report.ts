@@ -96,6 +96,7 @@ export class MigrationPrinter {
 
 function migratedText(event: Extract<LastEvent, { event: 'migrated' }>): string {
   const { name, to, total_ms, downtime_ms, paused_ms, flows, outside = [], qmp } = event;
+  if (event.ended_there) return `${name} has run on ${to}, and has ended there since`;
   const parts = [
     `${name} runs on ${to} after ${formatDuration(total_ms)}`,
     ...(downtime_ms === undefined ? [] : [`downtime ${downtime_ms} ms by QEMU's count`]),
@@ -160,5 +161,6 @@ function reportOf({ host, id, vm }: MigrationRequest, facts: Facts, tookMs: numb
     ...(moved && { flows: moved }),
     ...(outside && { outside }),
     ...(qmp !== undefined && { qmp }),
+    ...(facts.ended_there === true && { ended_there: true }),
   };
 }

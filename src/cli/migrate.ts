@@ -24,14 +24,16 @@ import { EXIT, UsageError, VerbError } from './exit.js';
 import { migrateByLibvirt } from './migrate-libvirt.js';
 import { finalEvent, MigrationPrinter } from './migrate-report.js';
 import { requirePrivileges } from './privileges.js';
-import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
+import { addStateDirOption, directoriesOf, type StateDirOption } from './run-dir.js';
 
 /* The guard has more time than a person who waits. */
 const RECONNECT_MS = 60_000;
 const GUARD_RECONNECT_MS = 15 * 60_000;
 const OWNER_ENDS_MS = 30_000;
 
-interface MigrateOptions extends RunDirOption {
+type Directories = ReturnType<typeof directoriesOf>;
+
+interface MigrateOptions extends StateDirOption {
   to?: string;
   mode: 'live' | 'pause-and-copy';
   storage: 'shared' | 'copy';
@@ -47,12 +49,13 @@ interface MigrateOptions extends RunDirOption {
   dryRun?: boolean;
   json?: boolean;
   recover?: string;
+  word?: 'never' | 'ran';
   guard?: string;
 }
 
 export function addMigrate(program: Command): void {
   const command = program.command('migrate').argument('[vm]', 'its name, or its QMP socket');
-  addRunDirOption(command)
+  addStateDirOption(command)
     .description('move a running VM to another hypervisor; its connections go on')
     .option('--to <host>', 'where to: a host that ssh knows')
     .addOption(choice('--mode <mode>', 'live', 'pause-and-copy').default('live'))
@@ -74,27 +77,32 @@ export function addMigrate(program: Command): void {
     .option('--dry-run', 'only check whether it would go')
     .option('--json', 'one JSON object a line')
     .option('--recover <id>', 'finish or take back a migration that was cut short')
+    .addOption(choice('--word <word>', 'never', 'ran'))
     .addOption(new Option('--guard <id>').hideHelp())
     .action(migrate);
 }
 
 async function migrate(vm: string | undefined, o: MigrateOptions): Promise<void> {
   requirePrivileges('migrate');
-  const runDir = runDirOf(o);
-  if (o.guard !== undefined) return guard(o.guard, runDir);
+  const at = directoriesOf(o);
+  if (o.guard !== undefined) return guard(o.guard, at);
+  if (o.word !== undefined && o.recover === undefined) {
+    throw new UsageError('--word is for a migration that is recovered (--recover ID)');
+  }
   if (o.recover !== undefined) {
-    process.stdout.write(`${await recoverById(o.recover, runDir, RECONNECT_MS)}\n`);
+    const how = { reconnectMs: RECONNECT_MS, operatorWord: o.word };
+    process.stdout.write(`${await recoverById(o.recover, at, how)}\n`);
     return;
   }
   if (vm === undefined) throw new UsageError('migrate: which VM? (tiflow migrate VM --to HOST)');
   const request = requestOf(vm, o);
   if (isLibvirtDomain(vm)) return migrateByLibvirt(request, o);
-  await migrateByQmp(request, runDir, o);
+  await migrateByQmp(request, at, o);
 }
 
 async function migrateByQmp(
   request: MigrationRequest,
-  runDir: string,
+  at: Directories,
   o: MigrateOptions,
 ): Promise<void> {
   const printer = new MigrationPrinter(o.json === true);
@@ -102,11 +110,11 @@ async function migrateByQmp(
   let dismissGuard: (() => void) | undefined;
   const migration = new Migration({
     request,
-    journals: new Journals(runDir),
-    daemon: vmDaemonAt(runDir),
+    journals: new Journals(at),
+    daemon: vmDaemonAt(at.runDir),
     progress: (stage, at) => printer.event({ stage, event: 'progress', ...at }),
     startGuard: (id) => {
-      dismissGuard = startGuard(id, runDir);
+      dismissGuard = startGuard(id, at);
     },
     reconnectMs: RECONNECT_MS,
   });
@@ -163,11 +171,12 @@ function interrupted(printer: MigrationPrinter): AbortSignal {
 }
 
 /* A pipe to a child: when this process dies, however it dies, the child reads the end of it. */
-function startGuard(id: string, runDir: string): () => void {
+function startGuard(id: string, { runDir, stateDir }: Directories): () => void {
   makeDirectory(runDir);
   const log = openSync(join(runDir, 'migrate-guard.log'), 'a', 0o600);
   const script = fileURLToPath(new URL('./main.js', import.meta.url));
-  const child = spawn(process.execPath, [script, 'migrate', '--guard', id, '--run-dir', runDir], {
+  const argv = ['--guard', id, '--run-dir', runDir, '--state-dir', stateDir];
+  const child = spawn(process.execPath, [script, 'migrate', ...argv], {
     detached: true,
     cwd: '/',
     stdio: ['pipe', log, log],
@@ -179,22 +188,26 @@ function startGuard(id: string, runDir: string): () => void {
   return () => child.stdin?.end('over\n');
 }
 
-async function guard(id: string, runDir: string): Promise<void> {
+async function guard(id: string, at: Directories): Promise<void> {
   let heard = '';
   for await (const chunk of process.stdin.setEncoding('utf8')) heard += chunk;
   // It has ended by itself, and has said what to do if anything is to be done.
   if (heard !== '') return;
-  const journals = new Journals(runDir);
+  const journals = new Journals(at);
   const journal = journals.readSource(id);
   if (journal === undefined) return journals.remove({ id, side: 'source' });
   // The kernel closes the pipe before the process is gone.
   await hasEnded(journal.owner, OWNER_ENDS_MS);
-  const what = await recoverById(id, runDir, GUARD_RECONNECT_MS);
+  const what = await recoverById(id, at, { reconnectMs: GUARD_RECONNECT_MS });
   process.stdout.write(`${new Date().toISOString()} its process was killed; ${what}\n`);
 }
 
-async function recoverById(id: string, runDir: string, reconnectMs: number): Promise<string> {
-  const journals = new Journals(runDir);
+async function recoverById(
+  id: string,
+  at: Directories,
+  how: { reconnectMs: number; operatorWord?: 'never' | 'ran' | undefined },
+): Promise<string> {
+  const journals = new Journals(at);
   const journal = journals.readSource(id);
   if (journal === undefined) {
     const open = journals.unfinished().map((each) => each.id);
@@ -203,9 +216,14 @@ async function recoverById(id: string, runDir: string, reconnectMs: number): Pro
   }
   const { name, remote } = journal;
   try {
-    const how = await recover({ journals, journal, daemon: vmDaemonAt(runDir), reconnectMs });
-    const where = how === 'migrated' ? `has moved to ${remote.host}` : 'runs here';
-    return `migration ${id}: ${name} ${where}`;
+    const daemon = vmDaemonAt(at.runDir);
+    const became = {
+      resumed: 'runs here',
+      migrated: `has moved to ${remote.host}`,
+      'ended-there': `has moved to ${remote.host}, and has ended there`,
+    };
+    const end = await recover({ journals, journal, daemon, ...how });
+    return `migration ${id}: ${name} ${became[end]}`;
   } catch (error) {
     const why = error instanceof Error ? error.message : String(error);
     if (error instanceof Undecided) throw new VerbError(why);

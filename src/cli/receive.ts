@@ -5,37 +5,38 @@
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ChannelLost } from '../migrate/channel.js';
+import { recoverHere } from '../migrate/destination-log.js';
 import { Journals } from '../migrate/journal.js';
 import { Receiver } from '../migrate/receiver.js';
-import { recoverHere } from '../migrate/recover-here.js';
 import { vmDaemonAt } from '../migrate/vm-daemon.js';
 import { startDaemon } from './background.js';
 import { VerbError } from './exit.js';
 import { requirePrivileges } from './privileges.js';
-import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
+import { addStateDirOption, directoriesOf, type StateDirOption } from './run-dir.js';
 
-interface ReceiveOptions extends RunDirOption {
+interface ReceiveOptions extends StateDirOption {
   recover?: string;
 }
 
 export function addReceive(program: Command): void {
-  addRunDirOption(program.command('receive'))
+  addStateDirOption(program.command('receive'))
     .description('the destination of a migration; started there by `tiflow migrate`')
     .option(
       '--recover <id>',
-      'after a failure, by hand: runs the VM here? if not, removes what is left',
+      'after a failure, by hand: has the VM run here? if never, removes what is left',
     )
     .action(receive);
 }
 
 async function receive(o: ReceiveOptions): Promise<void> {
   requirePrivileges('receive');
-  const runDir = runDirOf(o);
+  const directories = directoriesOf(o);
+  const { runDir } = directories;
   const daemon = vmDaemonAt(runDir);
-  const journals = new Journals(runDir);
+  const journals = new Journals(directories);
   if (o.recover !== undefined) {
-    const { state } = await recoverHere(o.recover, { journals, daemon });
-    process.stdout.write(`${state}\n`);
+    const { word } = await recoverHere(o.recover, { journals, daemon });
+    process.stdout.write(`${word}\n`);
     return;
   }
   const receiver = new Receiver({

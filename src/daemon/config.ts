@@ -15,6 +15,7 @@ import { contains, lineOf } from './toml-position.js';
 
 export const CONFIG_PATH = '/etc/tiflow.toml';
 export const RUN_DIR = '/run/tiflow';
+export const STATE_DIR = '/var/lib/tiflow';
 
 /* 0x5449 is "TI", as in the option's ExID.  Any value that nothing else on the machine uses will
  * do for both; routing tables above 255 have no meaning to the kernel.
@@ -36,6 +37,8 @@ export interface Config {
   /** The same, for the hosts behind this machine, too. */
   gateways: string[];
   runDir: string;
+  /** What must outlive a reboot: journals of migrations. */
+  stateDir: string;
   /** A flow that could not be moved for so long is reset towards its program. */
   giveUpMs: number;
   /** A flow whose peer has been silent for so long, while something is unanswered, is reset. */
@@ -86,6 +89,7 @@ const FILE_SHAPE = z.strictObject({
   interfaces: z.array(interfaceName, 'must be an array of strings').default([]),
   gateways: z.array(interfaceName, 'must be an array of strings').default([]),
   run_dir: absolutePath.default(RUN_DIR),
+  state_dir: absolutePath.default(STATE_DIR),
   give_up: duration('1s', '24h').default(60_000),
   // Above a week a timer of Node's would run out of bits.
   hold: duration('10s', '7d').default(900_000),
@@ -150,6 +154,7 @@ export function parseConfig(text: string, path: string): Config {
     interfaces: [...new Set(data.interfaces)],
     gateways: [...new Set(data.gateways)],
     runDir: data.run_dir,
+    stateDir: data.state_dir,
     giveUpMs: data.give_up,
     holdMs: data.hold,
     quarantineMs: data.quarantine,

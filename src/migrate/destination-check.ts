@@ -1,10 +1,11 @@
 /* Can this VM come here?  Every obstacle at once, and nothing is changed. */
 
 import { existsSync, statfsSync } from 'node:fs';
-import { connect } from 'node:net';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { run } from '../link/command.js';
+import { isListening } from './discard.js';
+import type { Journals } from './journal.js';
 import type { CheckAnswer, CheckBody } from './protocol.js';
 import { neededFiles, socketPaths } from './qemu-command.js';
 import { findQemus } from './qemu-process.js';
@@ -24,6 +25,7 @@ export interface PlaceHere {
 
 export async function checkDestination(
   body: CheckBody,
+  journals: Journals,
 ): Promise<{ answer: CheckAnswer; place: PlaceHere }> {
   const problems: string[] = [];
   const note = async <T>(work: Promise<T>): Promise<T | undefined> => {
@@ -35,6 +37,7 @@ export async function checkDestination(
     }
   };
   const qemu = (await note(programHere(body))) ?? '';
+  await note(journalHere(journals));
   if (findQemus(body.name).length > 0) problems.push(`a VM named ${body.name} runs already`);
   problems.push(...missingFiles(body));
   const bridges = new Map<number, string>();
@@ -48,6 +51,16 @@ export async function checkDestination(
   for (const disk of body.disks) paths.set(disk.path, targets.get(disk.device) ?? disk.path);
   const answer = { host: hostname(), qemu, problems, targets: Object.fromEntries(targets) };
   return { answer, place: { bridges, targets, paths } };
+}
+
+/* Without it nobody could say later what has become of the VM. */
+async function journalHere(journals: Journals): Promise<void> {
+  try {
+    journals.probe();
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new Error(`write the journal in ${journals.directory}: ${why}`, { cause });
+  }
 }
 
 /* The version that the program says, and that it has the machine. */
@@ -112,13 +125,4 @@ async function socketsHere(body: CheckBody): Promise<Map<string, string>> {
     if (await isListening(path)) paths.set(path, `${path}.${body.id}`);
   }
   return paths;
-}
-
-function isListening(path: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => resolve(true));
-    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code === 'EAGAIN'));
-    socket.once('connect', () => socket.destroy());
-  });
 }

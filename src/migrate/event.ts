@@ -40,6 +40,8 @@ export interface Report {
   outside?: string[];
   /** QMP socket at the destination. */
   qmp?: string;
+  /** The VM has run there, and has ended since. */
+  ended_there?: boolean;
 }
 
 export interface FailureReport extends Report {

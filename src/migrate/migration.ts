@@ -7,17 +7,22 @@
  * and its flows are synchronized while the rest of the VM is still on its way.
  */
 
-import { mkdirSync } from 'node:fs';
-import { ChannelLost, RemoteError } from './channel.js';
+import { ChannelLost } from './channel.js';
 import type { Progress, StageName } from './event.js';
 import { Forwarder } from './forward.js';
 import { type Journals, ourMark, type SourceJournal } from './journal.js';
 import { Mirrors, type NbdServer } from './mirror.js';
 import { hasEnded } from './process-mark.js';
-import type { CheckAnswer, ExportAnswer, PlaceAnswer, ReceiveAnswer } from './protocol.js';
+import type {
+  CheckAnswer,
+  ExportAnswer,
+  PlaceAnswer,
+  ReceiveAnswer,
+  WordAnswer,
+} from './protocol.js';
 import {
   askThere,
-  decide,
+  commit,
   discardThere,
   releaseSource,
   resumeHere,
@@ -27,6 +32,7 @@ import { connectRemote, type Remote } from './remote.js';
 import { type MigrateInfo, progressOf, type SourceQemu, VmError } from './source-qemu.js';
 import { aborted, type Stage } from './stages.js';
 import { type MigrationRequest, type Survey, survey } from './survey.js';
+import { tapMarkOf } from './tap.js';
 import type { Exported, Synchronized, VmDaemon } from './vm-daemon.js';
 
 const ANSWER_MS = 20_000;
@@ -60,6 +66,8 @@ export interface Facts {
   disk_bytes?: number;
   paused_ms?: number;
   flows?: Synchronized;
+  /** The VM has run there, and has ended since. */
+  ended_there?: boolean;
 }
 
 export class Migration {
@@ -132,9 +140,10 @@ export class Migration {
     const { source, body, protectedTaps: taps } = this.#known;
     const { host, rsh, tiflow } = request;
     this.#journal = {
-      ...{ version: 1, side: 'source', id: request.id, owner: ourMark(), name: body.name },
+      ...{ version: 2, side: 'source', id: request.id, owner: ourMark(), name: body.name },
       ...{ remote: { host, rsh, tiflow }, qemu: source.qemu.mark, qmp: source.qmp.path },
-      ...{ taps, interfaces: [...source.taps.values()], flows: 'here', go: 'none' },
+      ...{ taps: taps.map(tapMarkOf), interfaces: [...source.taps.values()].map(tapMarkOf) },
+      ...{ flows: 'here', phase: 'prepared' },
     };
     // First the guard: a journal that nobody looks after would be there for ever.
     this.#o.startGuard(request.id);
@@ -148,8 +157,7 @@ export class Migration {
 
   async #receive(signal: AbortSignal): Promise<void> {
     const { journals } = this.#o;
-    const directory = journals.privateDirectory(this.#side.journal);
-    mkdirSync(directory, { mode: 0o700 });
+    const directory = journals.makePrivateDirectory(this.#side.journal);
     this.#forwarder = new Forwarder(directory, this.#known.source.qemu, this.#there.channel);
     this.#receiving = await this.#ask<ReceiveAnswer>('receive', {}, PREPARE_MS, signal);
     this.facts.qmp = this.#receiving.qmp;
@@ -213,7 +221,7 @@ export class Migration {
     if (journal.taps.length === 0) return;
     journal.flows = 'frozen';
     journals.write(journal);
-    await Promise.all(journal.taps.map((tap) => daemon.freeze(tap)));
+    await Promise.all(journal.taps.map(({ name }) => daemon.freeze(name)));
   }
 
   async #pause(): Promise<void> {
@@ -230,7 +238,7 @@ export class Migration {
     // Before it is so: whoever recovers must release them, held or not.
     journal.flows = 'exported';
     journals.write(journal);
-    for (const tap of journal.taps) this.#flows[tap] = await daemon.exportFlows(tap);
+    for (const { name } of journal.taps) this.#flows[name] = await daemon.exportFlows(name);
   }
 
   async #import(signal: AbortSignal): Promise<void> {
@@ -269,35 +277,18 @@ export class Migration {
   }
 
   async #go(): Promise<void> {
-    const { journals, journal } = this.#side;
-    journal.go = 'sent';
-    journals.write(journal);
-    try {
-      await this.#ask('go', {}, ANSWER_MS);
-      journal.go = 'acknowledged';
-      journals.write(journal);
-      return;
-    } catch (error) {
-      if (error instanceof RemoteError && error.code === 'not-running') {
-        journal.go = 'none';
-        journals.write(journal);
-        throw error;
-      }
-      await this.#decide(error instanceof Error ? error.message : String(error));
-    }
-  }
-
-  /* Nobody has said whether it runs there. */
-  async #decide(why: string): Promise<void> {
-    await this.#there.close();
-    this.#remote = await decide(this.#side);
-    if (this.#side.journal.go === 'acknowledged') return;
-    this.#isDiscarded = true;
+    const { word, why, remote } = await commit(this.#side, {
+      go: () => this.#ask<WordAnswer>('go', {}, ANSWER_MS),
+      giveUp: () => this.#there.close(),
+    });
+    if (remote !== undefined) this.#remote = remote;
+    this.facts.ended_there = word === 'ran';
+    if (word !== 'never') return;
     throw new VmError(`the VM does not run on ${this.#o.request.host}: ${why}`);
   }
 
   async #announce(): Promise<void> {
-    await this.#askRunning('announce');
+    if (this.facts.ended_there !== true) await this.#askRunning('announce');
     this.#isAnnounced = true;
     // QEMU has said "completed" before it had worked out how long it took; it may have died since.
     const { source } = this.#known;
@@ -319,10 +310,13 @@ export class Migration {
     } catch (error) {
       if (!(error instanceof ChannelLost)) throw error;
       await this.#there.close();
-      const { remote, state } = await askThere(this.#side);
+      const { remote, word } = await askThere(this.#side);
       this.#remote = remote;
-      // "gone" after `done`: that has got there.
-      if (name === 'announce' || state === 'running') await this.#ask(name, {}, ANSWER_MS);
+      this.facts.ended_there = word === 'ran';
+      // "unknown" after `done`: that has got there.
+      if (word === 'running' || (word === 'ran' && name === 'done')) {
+        await this.#ask(name, {}, ANSWER_MS);
+      }
     }
   }
 

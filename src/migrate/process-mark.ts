@@ -1,4 +1,6 @@
-/* A process named so that a later one with the same number is not taken for it. */
+/* A process named so that a later one with the same number is not taken for it, not even after a
+ * reboot.
+ */
 
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -7,9 +9,15 @@ export interface ProcessMark {
   pid: number;
   /** Clock ticks from boot to its start: field 22 of /proc/PID/stat, proc(5). */
   started: string;
+  /** /proc/sys/kernel/random/boot_id of that boot: random(4). */
+  boot: string;
 }
 
 const POLL_MS = 10;
+const BOOT_ID = '/proc/sys/kernel/random/boot_id';
+
+/** Of this boot of the machine. */
+export const bootId = readFileSync(BOOT_ID, 'latin1').trim();
 
 /** Undefined: there is no such process, or it has ended and waits for its parent. */
 export function markOf(pid: number): ProcessMark | undefined {
@@ -19,14 +27,14 @@ export function markOf(pid: number): ProcessMark | undefined {
     const [state, ...fields] = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const started = fields[18];
     if (state === 'Z' || state === 'X' || started === undefined) return undefined;
-    return { pid, started };
+    return { pid, started, boot: bootId };
   } catch {
     return undefined;
   }
 }
 
 export function isAlive(mark: ProcessMark): boolean {
-  return markOf(mark.pid)?.started === mark.started;
+  return mark.boot === bootId && markOf(mark.pid)?.started === mark.started;
 }
 
 /** True if it has ended within the bound. */

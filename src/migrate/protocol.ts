@@ -11,13 +11,15 @@
  *   done      the destination forgets the migration
  *
  *   discard   at any time before `go`: everything that the above has made is gone
- *   recover   in a new channel, after the first one was lost: it runs, or it is gone
+ *   recover   in a new channel, after the first one was lost: what has become of it (two-phase.ts)
  *
- * A destination that loses the channel before `go` discards by itself.
+ * A destination that loses the channel before `go` discards by itself, and remembers that the VM
+ * never ran there; after `go` it goes on by itself.
  */
 
 import { z } from 'zod';
 import { parseGuestState } from '../guest/identity.js';
+import type { Word } from './two-phase.js';
 
 export const checkBody = z.object({
   id: z.string().regex(/^[\w-]{1,80}$/),
@@ -97,6 +99,10 @@ export const synchronizeBody = z.object({ within_ms: z.number() });
 
 export const recoverBody = z.object({ id: z.string() });
 
-export interface RecoverAnswer {
-  state: 'running' | 'gone';
+export interface WordAnswer {
+  word: Word;
+  /** Its QEMU is a process that lives: what is unknown now may be known later. */
+  alive: boolean;
+  /** What QEMU has said, if it refused. */
+  why?: string;
 }

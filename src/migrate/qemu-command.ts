@@ -25,7 +25,11 @@ export interface Place {
   tapFds: ReadonlyMap<number, number>;
   /** Another path for a file or a unix socket; those that are not in it stay. */
   paths: ReadonlyMap<string, string>;
+  /** Where QEMU serves a QMP that is nobody's but ours. */
+  ownQmp?: string;
 }
+
+const OWN_QMP = 'tiflow-qmp';
 
 /** Cannot be moved as it is; the message says which option and what to do. */
 export class QemuCommandError extends Error {
@@ -93,7 +97,7 @@ export function machineType(argv: readonly string[]): string | undefined {
 
 /** Path of the first QMP server on a unix socket, of -qmp, or of -mon with its -chardev. */
 export function qmpPath(argv: readonly string[]): string | undefined {
-  const all = words(argv);
+  const all = words(argv).filter(({ option = '', value }) => !isOwnQmp(option, value));
   for (const { option, value = '' } of all) {
     if (option === 'qmp' || option === 'qmp-pretty') {
       const path = unixPath(value);
@@ -127,6 +131,7 @@ function unixPath(value: string): string | undefined {
 /** Unix sockets on which this QEMU listens. */
 export function socketPaths(argv: readonly string[]): string[] {
   return words(argv).flatMap(({ option = '', value = '' }) => {
+    if (isOwnQmp(option, value)) return [];
     if (BACKENDS.has(option)) return unixPath(value) ?? [];
     const parsed = parseOption(value);
     if (option === 'chardev' && parsed.head === 'socket' && isServer(parsed)) {
@@ -194,13 +199,28 @@ export function receivingCommand(argv: readonly string[], place: Place): string[
       continue;
     }
     if (DROPPED_FLAGS.has(option) || DROPPED_WITH_VALUE.has(option)) continue;
+    // Of the migration that brought it here.
+    if (isOwnQmp(option, value)) continue;
     out.push(`-${option}`);
     if (value !== undefined) out.push(placed(option, value, place, place.tapFds.get(at)));
   }
   if (place.machine !== undefined && machineType(argv) === undefined) {
     out.push('-machine', `type=${place.machine}`);
   }
-  return [...out, '-S', '-incoming', 'defer'];
+  return [...out, ...ownQmp(place.ownQmp), '-S', '-incoming', 'defer'];
+}
+
+function ownQmp(path: string | undefined): string[] {
+  if (path === undefined) return [];
+  const keys = Object.entries({ id: OWN_QMP, path, server: 'on', wait: 'off' });
+  const chardev = formatOption({ head: 'socket', keys });
+  return ['-chardev', chardev, '-mon', `chardev=${OWN_QMP},mode=control`];
+}
+
+function isOwnQmp(option: string, value = ''): boolean {
+  if (option !== 'chardev' && option !== 'mon') return false;
+  const parsed = parseOption(value);
+  return optionValue(parsed, option === 'mon' ? 'chardev' : 'id') === OWN_QMP;
 }
 
 function placed(option: string, value: string, place: Place, tapFd: number | undefined): string {

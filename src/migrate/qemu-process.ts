@@ -23,9 +23,13 @@ export interface QemuProcess {
 /** All that may be seen. */
 export function runningQemus(): QemuProcess[] {
   const here = readlinkSync('/proc/self/ns/net');
+  return pids().flatMap((pid) => qemuOf(pid, here) ?? []);
+}
+
+function pids(): number[] {
   return readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
-    .flatMap((entry) => qemuOf(Number(entry), here) ?? []);
+    .map(Number);
 }
 
 /** Those that `what` means: a guest's name, or the path of a QMP socket. */
@@ -39,11 +43,12 @@ export function findQemus(what: string): QemuProcess[] {
 /** The environment of a receiving QEMU names its migration: no instant at which nobody knows it. */
 export const MIGRATION_VARIABLE = 'TIFLOW_MIGRATION';
 
-export function qemusOfMigration(id: string): QemuProcess[] {
+/** Those that live, whatever they are called, and whoever holds their QMP. */
+export function qemusOfMigration(id: string): ProcessMark[] {
   const entry = `${MIGRATION_VARIABLE}=${id}`;
-  return runningQemus().filter(({ mark }) =>
-    textOf(`/proc/${mark.pid}/environ`).split('\0').includes(entry),
-  );
+  return pids()
+    .filter((pid) => textOf(`/proc/${pid}/environ`).split('\0').includes(entry))
+    .flatMap((pid) => markOf(pid) ?? []);
 }
 
 /** Interface names of its taps, by TapNetdev.at. */

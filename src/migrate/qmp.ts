@@ -27,6 +27,11 @@ export class QmpError extends Error {
   ) {
     super(message);
   }
+
+  /** QEMU has said no; otherwise nobody knows whether it did what it was told. */
+  get isRefusal(): boolean {
+    return !/^E[A-Z]+$/.test(this.code);
+  }
 }
 
 export interface QemuVersion {

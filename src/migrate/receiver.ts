@@ -1,18 +1,20 @@
 /* The destination's side of a migration: answers what protocol.ts lists.
  *
- * The commit rule.  The VM is continued on `go` and on nothing else.  `go` is written down before
- * it is done; whoever finds the channel lost and no `go` written down, discards.
+ * The VM is continued on `go` and on nothing else: two-phase.ts.  Here: what comes before, and who
+ * speaks when.
  */
 
 import { spawnSync } from 'node:child_process';
 import { closeSync, existsSync, mkdirSync, openSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { closeFd } from '../libc/socket.js';
 import { Channel, RemoteError } from './channel.js';
 import { checkDestination, type PlaceHere } from './destination-check.js';
-import { discard, giveBack, killQemus } from './discard.js';
+import { continueVm, DestinationLog, ownQmpPath, recoverHere } from './destination-log.js';
+import { giveBack, killQemus } from './discard.js';
+import { fileMarkOf } from './file-mark.js';
 import { type DestinationJournal, type Journals, ourMark } from './journal.js';
 import {
   type CheckAnswer,
@@ -23,15 +25,15 @@ import {
   type PlaceAnswer,
   placeBody,
   type ReceiveAnswer,
-  type RecoverAnswer,
   recoverBody,
   synchronizeBody,
+  type WordAnswer,
 } from './protocol.js';
 import { receivingCommand } from './qemu-command.js';
+import { qemusOfMigration } from './qemu-process.js';
 import { Qmp } from './qmp.js';
 import { ReceivingQemu } from './receiving-qemu.js';
-import { recoverHere } from './recover-here.js';
-import { makeTap, type OwnTap } from './tap.js';
+import { makeTap, type OwnTap, stillTheirs, tapMarkOf } from './tap.js';
 import type { Imported, Synchronized, VmDaemon } from './vm-daemon.js';
 
 const LOADED_TIMEOUT_MS = 120_000;
@@ -52,7 +54,11 @@ export class Receiver {
   #channel: Channel | undefined;
   #plan: CheckBody | undefined;
   #place: PlaceHere | undefined;
-  #journal: DestinationJournal | undefined;
+  #log: DestinationLog | undefined;
+  /** Nothing may be begun any more. */
+  #isOver = false;
+  /** Why QEMU has refused to continue. */
+  #refusal = '';
   #qemu: ReceivingQemu | undefined;
   /**
    * Held beside QEMU, until all is over: if that dies, the addresses that it had here are given back
@@ -78,7 +84,19 @@ export class Receiver {
     });
     this.#channel = channel;
     await Promise.race([channel.closed, ends.abandoned]);
-    if (this.#journal === undefined || this.#journal.go === 'none') await this.#giveUp();
+    await this.#goOnAlone();
+  }
+
+  /* Nobody tells us any more what to do. */
+  async #goOnAlone(): Promise<void> {
+    this.#isOver = true;
+    const phase = this.#log?.journal?.phase;
+    if (phase === undefined || phase === 'prepared') return this.#giveUp('abandoned');
+    await Promise.allSettled([...this.#working]);
+    const alive = qemusOfMigration(this.#ours.id).length > 0;
+    const word = await this.#log?.happens({ event: 'asked', alive });
+    // The source may never come back, and the VM has a network all the same.
+    if (word === 'running') await this.#announce();
   }
 
   readonly #answers: Record<string, (body: unknown) => Promise<unknown>> = {
@@ -91,8 +109,8 @@ export class Receiver {
     loaded: () => this.#loaded(),
     go: () => this.#go(),
     announce: () => this.#announce(),
-    done: async () => this.#done(),
-    discard: () => this.#giveUp(),
+    done: () => this.#done(),
+    discard: () => this.#giveUp('taken-back'),
     recover: (body) => this.#recover(recoverBody.parse(body).id),
   };
 
@@ -108,7 +126,7 @@ export class Receiver {
 
   #connection(stream: string): Socket | undefined {
     const [endpoint] = stream.split('-');
-    if (this.#journal === undefined || (endpoint !== 'ram' && endpoint !== 'nbd')) return undefined;
+    if (this.#log === undefined || (endpoint !== 'ram' && endpoint !== 'nbd')) return undefined;
     return connect(this.#socketPath(endpoint));
   }
 
@@ -117,8 +135,9 @@ export class Receiver {
   }
 
   get #ours(): DestinationJournal {
-    if (this.#journal === undefined) throw new RemoteError('nothing was placed', 'out-of-order');
-    return this.#journal;
+    const journal = this.#log?.journal;
+    if (journal === undefined) throw new RemoteError('nothing was placed', 'out-of-order');
+    return journal;
   }
 
   get #planned(): { plan: CheckBody; place: PlaceHere } {
@@ -130,7 +149,7 @@ export class Receiver {
   }
 
   async #check(body: CheckBody): Promise<CheckAnswer> {
-    const { answer, place } = await checkDestination(body);
+    const { answer, place } = await checkDestination(body, this.#o.journals);
     this.#plan = body;
     this.#place = place;
     return answer;
@@ -146,7 +165,7 @@ export class Receiver {
       this.#taps.set(at, tap);
       answer.taps[name] = tap.name;
       if (plan.placement === 'guest' || !isProtected) continue;
-      this.#ours.taps.push(tap.name);
+      this.#ours.taps.push(tapMarkOf(tap.name));
       this.#o.journals.write(this.#ours);
       await this.#o.daemon.adoptTap(tap.name, mac);
       const guest = body.guests[name];
@@ -159,53 +178,68 @@ export class Receiver {
 
   #begin(plan: CheckBody, place: PlaceHere): void {
     const { id, name, taps } = plan;
-    this.#journal = {
-      ...{ version: 1, side: 'destination', id, name, owner: ourMark(), taps: [], go: 'none' },
-      qmp: place.paths.get(plan.qmp) ?? plan.qmp,
+    const journal: DestinationJournal = {
+      ...{ version: 2, side: 'destination', id, name, owner: ourMark(), phase: 'prepared' },
+      ...{ taps: [], files: [], sockets: [place.paths.get(plan.qmp) ?? plan.qmp] },
       links: plan.placement === 'guest' ? taps.flatMap(({ netdev }) => netdev ?? []) : [],
-      files: [],
     };
-    this.#o.journals.write(this.#journal);
-    mkdirSync(this.#o.journals.privateDirectory(this.#journal), { mode: 0o700 });
+    this.#o.journals.prune();
+    this.#o.journals.write(journal);
+    this.#o.journals.makePrivateDirectory(journal);
+    this.#log = new DestinationLog(this.#o, journal, () => this.#continueVm());
   }
 
   async #receive(): Promise<ReceiveAnswer> {
     const { plan, place } = this.#planned;
     for (const disk of plan.disks) this.#makeDisk(disk, place.targets.get(disk.device));
-    const log = this.#o.logPath(plan.name);
     const journal = this.#ours;
-    journal.files.push(journal.qmp, ...[...place.paths.values()].filter(isSuffixed(plan.id)));
-    if (!existsSync(log)) journal.files.push(log);
+    const [qmp = plan.qmp] = journal.sockets;
+    journal.sockets.push(...[...place.paths.values()].filter(isSuffixed(plan.id)));
     this.#o.journals.write(journal);
+    for (const path of journal.sockets) mkdirSync(dirname(path), { recursive: true });
+    const ownQmp = ownQmpPath(this.#o.journals, plan.id);
     const held = [...this.#taps];
     const tapFds = new Map(held.map(([at], n) => [at, 3 + n]));
     this.#qemu = await ReceivingQemu.start({
-      ...{ id: plan.id, program: plan.program, qmp: journal.qmp, log },
-      argv: receivingCommand(plan.argv, { machine: plan.machine, tapFds, paths: place.paths }),
+      ...{ id: plan.id, program: plan.program, qmp: ownQmp, log: this.#makeLog(plan.name) },
+      argv: receivingCommand(plan.argv, {
+        ...{ machine: plan.machine, tapFds, paths: place.paths, ownQmp },
+      }),
       fds: held.map(([, { fd }]) => fd),
     });
     this.#watch(this.#qemu);
     const port = await this.#qemu.listen(plan.direct ? 'tcp' : { unix: this.#socketPath('ram') });
-    return { qmp: journal.qmp, ...(port !== undefined && { port }) };
+    return { qmp, ...(port !== undefined && { port }) };
   }
 
   #watch(qemu: ReceivingQemu): void {
     void qemu.ended.then((why) => {
-      if (this.#journal?.go === 'none') this.#channel?.notify('qemu-ended', { why });
+      if (this.#log?.journal?.phase === 'prepared') this.#channel?.notify('qemu-ended', { why });
     });
   }
 
   #makeDisk(disk: CheckBody['disks'][number], path: string | undefined): void {
     if (path === undefined) return;
-    // Exclusive: what the undo removes must be ours.
-    closeSync(openSync(path, 'wx', 0o600));
-    this.#ours.files.push(path);
-    this.#o.journals.write(this.#ours);
+    this.#makeFile(path);
     const argv = ['create', '-q', '-f', disk.format, path, String(disk.bytes)];
     const made = spawnSync('qemu-img', argv, { encoding: 'utf8' });
     if (made.status === 0) return;
     const why = made.error?.message ?? made.stderr.trim();
     throw new Error(`make disk ${path} (${disk.bytes} bytes, ${disk.format}): ${why}`);
+  }
+
+  #makeLog(name: string): string {
+    const path = this.#o.logPath(name);
+    if (!existsSync(path)) this.#makeFile(path);
+    return path;
+  }
+
+  /* Exclusive: what the undo removes must be ours. */
+  #makeFile(path: string): void {
+    const fd = openSync(path, 'wx', 0o600);
+    this.#ours.files.push(fileMarkOf(path, fd));
+    closeSync(fd);
+    this.#o.journals.write(this.#ours);
   }
 
   async #export(): Promise<ExportAnswer> {
@@ -233,13 +267,15 @@ export class Receiver {
   #tapHere(nameThere: string): string {
     const { plan } = this.#planned;
     const index = plan.taps.filter((tap) => tap.isProtected).findIndex((t) => t.name === nameThere);
-    const name = this.#ours.taps[index];
+    const name = this.#ours.taps[index]?.name;
     if (name === undefined) throw new RemoteError(`no tap ${nameThere}`, 'out-of-order');
     return name;
   }
 
   async #synchronize(withinMs: number): Promise<Synchronized> {
-    const each = this.#ours.taps.map((tap) => this.#o.daemon.synchronize(tap, withinMs, true));
+    const each = this.#ours.taps.map(({ name }) =>
+      this.#o.daemon.synchronize(name, withinMs, true),
+    );
     const sum: Synchronized = { moved: 0, failed: 0, pending: 0, failures: [] };
     for (const { moved, failed, pending, failures } of await Promise.all(each)) {
       sum.moved += moved;
@@ -255,57 +291,57 @@ export class Receiver {
     if (this.#planned.place.targets.size > 0) await this.#running.unexportDisks();
   }
 
-  /* Nothing may come between the journal and QEMU: from the first line on, a lost channel discards
-   * nothing any more.
-   */
-  async #go(): Promise<void> {
-    const qemu = this.#running;
-    await qemu.loaded(0);
+  async #go(): Promise<WordAnswer> {
+    await this.#running.loaded(0);
     if (this.#channel?.lost !== undefined) throw this.#channel.lost;
-    this.#ours.go = 'received';
-    this.#o.journals.write(this.#ours);
+    if (this.#isOver) throw new RemoteError('too late: it is being taken back', 'out-of-order');
+    const word = (await this.#log?.happens({ event: 'go' })) ?? 'unknown';
+    if (word === 'never') this.#closeTaps();
+    return { word, alive: word === 'running', why: this.#refusal };
+  }
+
+  async #continueVm(): Promise<'continued' | 'refused' | 'silent'> {
     try {
-      for (const name of this.#ours.links) await qemu.qmp.execute('set_link', { name, up: false });
-      await qemu.qmp.execute('cont');
-    } catch (cause) {
-      // Killed for certain, so that the source may go on.
-      await this.#discard();
-      const why = cause instanceof Error ? cause.message : String(cause);
-      throw new RemoteError(`continue the VM here: ${why}`, 'not-running');
+      const result = await continueVm(this.#running.qmp, this.#ours.links);
+      if (result === 'continued') return result;
+      this.#refusal = result.message;
+      // By a second attempt nobody knows whether the first had an effect.
+      return this.#isOver ? 'silent' : 'refused';
+    } catch {
+      return 'silent';
     }
   }
 
   async #announce(): Promise<void> {
-    for (const tap of this.#ours.taps) await this.#o.daemon.announce(tap);
-    if (this.#ours.links.length === 0) return;
-    const qmp = this.#qemu?.qmp ?? (await Qmp.connect(this.#ours.qmp));
+    const { id, taps, links } = this.#ours;
+    for (const { name } of taps) await this.#o.daemon.announce(name);
+    if (links.length === 0) return;
+    const qmp = this.#qemu?.qmp ?? (await Qmp.connect(ownQmpPath(this.#o.journals, id)));
     await delay(LINK_DOWN_MS);
-    for (const name of this.#ours.links) await qmp.execute('set_link', { name, up: true });
+    for (const name of links) await qmp.execute('set_link', { name, up: true });
     if (this.#qemu === undefined) qmp.close();
   }
 
-  #done(): void {
-    this.#o.journals.remove(this.#ours);
-    this.#journal = undefined;
+  async #done(): Promise<void> {
+    await this.#log?.happens({ event: 'done' });
     this.#closeTaps();
   }
 
   /* What is under way must not go on making things behind our back; without its QEMU it ends. */
-  async #giveUp(): Promise<void> {
+  async #giveUp(event: 'abandoned' | 'taken-back'): Promise<void> {
+    this.#isOver = true;
     const working = [...this.#working];
-    if (this.#journal !== undefined) {
-      await giveBack(this.#journal.taps, this.#o.daemon);
-      await killQemus(this.#journal.id);
+    const journal = this.#log?.journal;
+    if (journal?.phase === 'committed' || journal?.phase === 'ran') {
+      throw new RemoteError(`${journal.name} was continued here`, 'out-of-order');
     }
-    await Promise.allSettled(working);
-    await this.#discard();
-  }
-
-  async #discard(): Promise<void> {
     try {
-      if (this.#journal === undefined) return;
-      await discard(this.#o.journals, this.#journal, this.#o.daemon);
-      this.#journal = undefined;
+      if (journal?.phase === 'prepared') {
+        await giveBack(stillTheirs(journal.taps), this.#o.daemon);
+        await killQemus(journal.id);
+      }
+      await Promise.allSettled(working);
+      await this.#log?.happens({ event });
     } finally {
       this.#closeTaps();
     }
@@ -316,10 +352,10 @@ export class Receiver {
     this.#taps.clear();
   }
 
-  async #recover(id: string): Promise<RecoverAnswer> {
-    const { state, journal } = await recoverHere(id, this.#o);
-    this.#journal = journal;
-    return { state };
+  async #recover(id: string): Promise<WordAnswer> {
+    const { word, alive, log } = await recoverHere(id, this.#o);
+    this.#log = log;
+    return { word, alive };
   }
 }
 

@@ -5,9 +5,8 @@
  */
 
 import { type ChildProcess, spawn } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { dirname } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { MIGRATION_VARIABLE } from './qemu-process.js';
 import { Qmp } from './qmp.js';
@@ -22,6 +21,7 @@ export interface QemuStart {
   argv: string[];
   /** Become descriptors 3, 4, ... */
   fds: number[];
+  /** Our own QMP socket. */
   qmp: string;
   log: string;
 }
@@ -56,7 +56,6 @@ export class ReceivingQemu {
 
   /** Returns when it answers.  Throws QemuFailed, QmpError. */
   static async start(start: QemuStart): Promise<ReceivingQemu> {
-    mkdirSync(dirname(start.qmp), { recursive: true });
     const log = openSync(start.log, 'a', 0o600);
     const child = spawn(start.program, start.argv, {
       detached: true,

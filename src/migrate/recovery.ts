@@ -1,14 +1,9 @@
-/* The commit rule on the source's side, for whoever acts: the migration itself, the guard of one
- * that was killed, or `tiflow migrate --recover ID`.
+/* The source's side of two-phase.ts, for whoever acts: the migration itself, the guard of one that was
+ * killed, or `tiflow migrate --recover ID`.
  *
- *   go: none ─────────────────────────────► the VM is resumed here
- *   go: sent ── the destination says "gone" ─► the VM is resumed here
- *         │  └─ unreachable ────────────────► nothing: it stays paused, and the operator is told
- *         └──── the destination says "running"
- *   go: acknowledged ─────────────────────► the source is cleaned up
- *
- * Never two running copies: the destination runs nothing without `go`, and answers only when it is
- * certain.  Never none: as long as both machines live, one of the ends of this graph is reached.
+ * Never two running copies: the destination runs nothing without `go`, and says only what it has
+ * written down.  Never none, as long as there is a word to be had: what was stopped here is
+ * continued here or there.
  */
 
 import { setTimeout as delay } from 'node:timers/promises';
@@ -16,15 +11,16 @@ import { giveBack } from './discard.js';
 import type { Journals, SourceJournal } from './journal.js';
 import { removeMirrors } from './mirror.js';
 import { endProcess, hasEnded, isAlive } from './process-mark.js';
-import type { RecoverAnswer } from './protocol.js';
+import type { WordAnswer } from './protocol.js';
 import { Qmp } from './qmp.js';
 import { connectRemote, type Remote } from './remote.js';
 import { resumeVm } from './source-qemu.js';
 import { Undecided } from './stages.js';
-import { removeTap } from './tap.js';
+import { removeTap, stillTheirs } from './tap.js';
+import { type SourceEffect, type SourcePhase, sourceStep, type Word } from './two-phase.js';
 import type { VmDaemon } from './vm-daemon.js';
 
-const RECOVER_TIMEOUT_MS = 30_000;
+const RECOVER_TIMEOUT_MS = 60_000;
 const RESUME_TIMEOUT_MS = 30_000;
 /** Its connection is closed before it is gone. */
 const DIES_WITHIN_MS = 500;
@@ -39,6 +35,8 @@ export interface SourceSide {
   daemon: VmDaemon;
   /** For how long the destination is tried to be reached. */
   reconnectMs: number;
+  /** An operator's, for when the destination has none. */
+  operatorWord?: Word | undefined;
 }
 
 /** The source's QEMU has ended by itself: nothing can be resumed, here or anywhere. */
@@ -46,79 +44,166 @@ export class VmGone extends Error {
   override readonly name = 'VmGone';
 }
 
-export type Recovered = 'resumed' | 'migrated';
+export type Recovered = 'resumed' | 'migrated' | 'ended-there';
 
-/** Ends a migration that nobody drives any more.  Throws Undecided when it cannot be ended yet. */
+/**
+ * Ends a migration that nobody drives any more.  Throws Undecided when it cannot be ended yet, and
+ * VmGone when it has been ended, but there was no VM left to be resumed.
+ */
 export async function recover(side: SourceSide): Promise<Recovered> {
-  const { journals, journal } = side;
-  journals.claim(journal);
-  if (journal.go === 'sent') await (await decide(side)).close();
-  if (journal.go === 'acknowledged') {
-    await finish(side);
-    return 'migrated';
+  side.journals.claim(side.journal);
+  const recovery = new Recovery(side);
+  try {
+    await recovery.follow(sourceStep(side.journal.phase, { event: 'recover' }));
+  } finally {
+    await recovery.close();
   }
-  const gone = await resumeHere(side).catch((error: unknown) => {
-    if (error instanceof VmGone) return error;
-    throw error;
-  });
-  await discardThere(side);
-  journals.remove(journal);
-  if (gone !== undefined) throw gone;
-  return 'resumed';
+  if (recovery.gone !== undefined) throw recovery.gone;
+  if (side.journal.phase !== 'moved') return 'resumed';
+  return recovery.word === 'ran' ? 'ended-there' : 'migrated';
 }
 
-/** After a lost `go`: makes it `acknowledged` or `none`.  Throws Undecided. */
-export async function decide(side: SourceSide): Promise<Remote> {
-  const { journals, journal } = side;
-  const { remote, state } = await askThere(side).catch((cause: Error) => {
-    throw new Undecided(undecidedText(journal, cause), { cause });
-  });
-  journal.go = state === 'running' ? 'acknowledged' : 'none';
+class Recovery {
+  readonly #side: SourceSide;
+  #remote: Remote | undefined;
+  word: Word | undefined;
+  gone: VmGone | undefined;
+
+  constructor(side: SourceSide) {
+    this.#side = side;
+  }
+
+  async close(): Promise<void> {
+    await this.#remote?.close();
+  }
+
+  async follow(effects: readonly SourceEffect[]): Promise<void> {
+    for (const effect of effects) await this.#follow(effect);
+  }
+
+  async #follow(effect: SourceEffect): Promise<void> {
+    const { journals, journal } = this.#side;
+    if ('write' in effect) record(this.#side, effect.write);
+    else if ('send' in effect) await (effect.send === 'done' ? this.#done() : this.#ask());
+    else if (effect.do === 'release') await releaseSource(this.#side);
+    else if (effect.do === 'resume') await this.#resume();
+    else journals.remove(journal);
+  }
+
+  async #ask(): Promise<void> {
+    const { journal } = this.#side;
+    const { remote, word } = await wordOf(this.#side);
+    this.#remote = remote;
+    this.word = word;
+    await this.follow(sourceStep(journal.phase, { event: 'heard', word }));
+  }
+
+  async #resume(): Promise<void> {
+    await resumeHere(this.#side).catch((error: unknown) => {
+      if (!(error instanceof VmGone)) throw error;
+      this.gone = error;
+    });
+  }
+
+  async #done(): Promise<void> {
+    const { channel } = this.#remote ?? {};
+    if (this.word === 'running') await channel?.request('announce', {}, RECOVER_TIMEOUT_MS);
+    await channel?.request('done', {}, RECOVER_TIMEOUT_MS);
+  }
+}
+
+/**
+ * The destination's word, or the operator's if it has none.  Throws Undecided when there is none, and
+ * `go` was sent.
+ */
+async function wordOf(side: SourceSide): Promise<{ remote: Remote | undefined; word: Word }> {
+  const { journal, operatorWord } = side;
+  try {
+    const { remote, word } = await askThere(side);
+    if (word !== 'unknown' || journal.phase !== 'committed') return { remote, word };
+    await remote.close();
+    throw new Error(`${journal.remote.host} does not know it either`);
+  } catch (cause) {
+    if (operatorWord !== undefined) return { remote: undefined, word: operatorWord };
+    if (journal.phase !== 'committed') throw cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new Undecided(undecidedText(journal, why), { cause });
+  }
+}
+
+/**
+ * The commit: `go`, and what becomes of it, written down.  If there is no answer, the channel is given
+ * up and the destination is asked in a new one, `remote`.  Throws Undecided.
+ */
+export async function commit(
+  side: SourceSide,
+  o: { go(): Promise<WordAnswer>; giveUp(): Promise<void> },
+): Promise<{ word: Word; why: string; remote?: Remote | undefined }> {
+  record(side, 'committed');
+  const lost = (error: Error) => ({ word: 'unknown' as const, why: error.message });
+  const answer: { word: Word; why?: string } = await o.go().catch(lost);
+  const { word, why = 'it does not answer' } = answer;
+  if (word !== 'unknown') return hear(side, { word, why });
+  await o.giveUp();
+  return hear(side, { ...(await wordOf(side)), why });
+}
+
+function hear<T extends { word: Word }>(side: SourceSide, heard: T): T {
+  const [first] = sourceStep(side.journal.phase, { event: 'heard', word: heard.word });
+  if (first !== undefined && 'write' in first) record(side, first.write);
+  return heard;
+}
+
+function record({ journals, journal }: SourceSide, phase: SourcePhase): void {
+  journal.phase = phase;
   journals.write(journal);
-  return remote;
 }
 
-function undecidedText({ id, name, qmp, remote }: SourceJournal, cause: Error): string {
+function undecidedText({ id, name, qmp, remote: { host } }: SourceJournal, why: string): string {
   return [
-    `whether ${name} runs on ${remote.host} is not known: ${cause.message}.`,
+    `whether ${name} has run on ${host} is not known: ${why}.`,
     `Here it stays paused (QMP ${qmp}).`,
-    `When ${remote.host} can be reached again: tiflow migrate --recover ${id}.`,
-    `If ${remote.host} is lost for ever, and only then, continue it here by QMP: cont`,
+    `When ${host} can be reached: tiflow migrate --recover ${id}.`,
+    `If ${host} is lost, or does not know it, look there yourself; then, and only then,`,
+    `add --word never (it runs on here) or --word ran (it ends here)`,
   ].join(' ');
 }
 
-/* With back-off, for a bounded time.  What has no answer is no answer. */
-export async function askThere(
-  side: SourceSide,
-): Promise<{ remote: Remote; state: RecoverAnswer['state'] }> {
-  const { id, remote: host } = side.journal;
+/** With back-off, for a bounded time: what has no answer is no answer. */
+export async function askThere(side: SourceSide): Promise<{ remote: Remote; word: Word }> {
   const deadline = performance.now() + side.reconnectMs;
   for (let backOffMs = BACK_OFF_FIRST_MS; ; backOffMs = Math.min(2 * backOffMs, BACK_OFF_MAX_MS)) {
+    const isLast = performance.now() + backOffMs > deadline;
     let remote: Remote | undefined;
     try {
-      remote = await connectRemote(host);
-      const body = { id };
-      const answer = await remote.channel.request<RecoverAnswer>(
+      remote = await connectRemote(side.journal.remote);
+      const { word, alive } = await remote.channel.request<WordAnswer>(
         'recover',
-        body,
+        { id: side.journal.id },
         RECOVER_TIMEOUT_MS,
       );
-      return { remote, state: answer.state };
+      // A QEMU that lives may answer later.
+      if (word !== 'unknown' || !alive || isLast) return { remote, word };
     } catch (error) {
-      await remote?.close();
-      if (performance.now() + backOffMs > deadline) throw error;
-      await delay(backOffMs);
+      if (isLast) {
+        await remote?.close();
+        throw error;
+      }
     }
+    await remote?.close();
+    await delay(backOffMs);
   }
 }
 
 /** The VM runs here again, and its flows come back. */
-export async function resumeHere({ journal, daemon }: SourceSide, open?: Qmp): Promise<void> {
+export async function resumeHere(side: SourceSide, open?: Qmp): Promise<void> {
+  const { journal, daemon } = side;
   const usable = open !== undefined && open.closed === undefined;
   if (!usable && (await hasEnded(journal.qemu, DIES_WITHIN_MS))) {
     throw new VmGone(`QEMU of ${journal.name} (pid ${journal.qemu.pid}) has ended`);
   }
-  const qmp = usable ? open : await Qmp.connect(journal.qmp);
+  // Whoever holds it must give it up some time; until then we are the next in its queue.
+  const qmp = usable ? open : await Qmp.connect(journal.qmp, { timeoutMs: side.reconnectMs });
   try {
     await resumeVm(qmp, RESUME_TIMEOUT_MS);
     await removeMirrors(qmp);
@@ -127,42 +212,28 @@ export async function resumeHere({ journal, daemon }: SourceSide, open?: Qmp): P
   }
   if (journal.flows === 'here') return;
   const moved = journal.flows === 'moved';
-  for (const tap of journal.taps) await daemon.synchronize(tap, SYNCHRONIZE_BACK_MS, moved);
-}
-
-/* It ran nothing; what it has made must go, too. */
-export async function discardThere(side: SourceSide): Promise<void> {
-  const { remote, state } = await askThere(side);
-  await remote.close();
-  if (state === 'running') {
-    throw new Error(`${side.journal.name} runs on ${side.journal.remote.host} without our word`);
+  for (const tap of stillTheirs(journal.taps)) {
+    await daemon.synchronize(tap, SYNCHRONIZE_BACK_MS, moved);
   }
 }
 
-async function finish(side: SourceSide): Promise<void> {
-  // Here first: it is what matters when the destination cannot be reached any more.
-  await releaseSource(side);
-  const { remote, state } = await askThere(side);
+/** It never ran there; what was made for it must go, too.  Throws Contradiction. */
+export async function discardThere(side: SourceSide): Promise<void> {
+  const { remote, word } = await askThere(side);
   try {
-    // "gone": all was done there, or it has ended since.
-    if (state === 'running') await announceThere(remote);
+    sourceStep(side.journal.phase, { event: 'heard', word });
+    await remote.channel.request('done', {}, RECOVER_TIMEOUT_MS);
   } finally {
     await remote.close();
   }
-  side.journals.remove(side.journal);
-}
-
-async function announceThere(remote: Remote): Promise<void> {
-  await remote.channel.request('announce', {}, RECOVER_TIMEOUT_MS);
-  await remote.channel.request('done', {}, RECOVER_TIMEOUT_MS);
 }
 
 /** The VM runs elsewhere: its QEMU here quits; its taps and its old address are given up. */
 export async function releaseSource({ journal, daemon }: SourceSide, open?: Qmp): Promise<void> {
-  await giveBack(journal.taps, daemon);
+  await giveBack(stillTheirs(journal.taps), daemon);
   await quit(journal, open);
-  for (const tap of journal.taps) await daemon.forgetTap(tap);
-  for (const name of journal.interfaces) await removeTap(name);
+  for (const tap of stillTheirs(journal.taps)) await daemon.forgetTap(tap);
+  for (const name of stillTheirs(journal.interfaces)) await removeTap(name);
 }
 
 async function quit(journal: SourceJournal, open: Qmp | undefined): Promise<void> {

@@ -3,9 +3,11 @@
  */
 
 import koffi from 'koffi';
+import { z } from 'zod';
 import { checked } from '../libc/errno.js';
 import { closeFd, interfaceIndex } from '../libc/socket.js';
 import { run } from '../link/command.js';
+import { bootId } from './process-mark.js';
 
 const O_RDWR = 2;
 const O_NONBLOCK = 0o4000;
@@ -25,6 +27,23 @@ const cIoctl = libc.func('int ioctl(int fd, unsigned long request, void *argumen
 export interface OwnTap {
   name: string;
   fd: number;
+}
+
+/** A tap named so that a later one of the same name is not taken for it. */
+export const tapMark = z.object({ name: z.string(), index: z.int(), boot: z.string() });
+export type TapMark = z.infer<typeof tapMark>;
+
+export function tapMarkOf(name: string): TapMark {
+  return { name, index: interfaceIndex(name) ?? 0, boot: bootId };
+}
+
+/** Names of those that are still the same, or gone: nobody else's. */
+export function stillTheirs(taps: readonly TapMark[]): string[] {
+  const isTheirs = ({ name, index, boot }: TapMark) => {
+    const now = interfaceIndex(name);
+    return now === undefined || (now === index && boot === bootId);
+  };
+  return taps.filter(isTheirs).map(({ name }) => name);
 }
 
 interface LinkRecord {

@@ -33,6 +33,7 @@ describe('values', () => {
       interfaces: [],
       gateways: [],
       runDir: '/run/tiflow',
+      stateDir: '/var/lib/tiflow',
       giveUpMs: 60_000,
       holdMs: 900_000,
       quarantineMs: 3_000,
@@ -55,6 +56,7 @@ describe('values', () => {
       interfaces = ["eth0", "eth1", "eth0"]
       gateways = ["up0", "up0"]
       run_dir = "/run/other"
+      state_dir = "/var/other"
       give_up = "1.5m"
       hold = "12h"
       quarantine = "500ms"
@@ -77,6 +79,7 @@ describe('values', () => {
       interfaces: ['eth0', 'eth1'],
       gateways: ['up0'],
       runDir: '/run/other',
+      stateDir: '/var/other',
       giveUpMs: 90_000,
       holdMs: 43_200_000,
       quarantineMs: 500,

@@ -11,6 +11,7 @@
 
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -39,6 +40,9 @@ const OVER_MS = 1_000;
 export interface Host {
   namespace: string;
   runDir: string;
+  stateDir: string;
+  /** File that stands for the boot id since it was rebooted here. */
+  bootId?: string;
   daemon: FakeVmDaemon;
 }
 
@@ -106,7 +110,7 @@ export class TwoHosts {
   /** `tiflow migrate vm --to porthos` on athos. */
   migrate(...options: string[]): Run {
     const argv = [process.execPath, MAIN, 'migrate', ...(options[0] === '--recover' ? [] : ['vm'])];
-    const words = [...argv, '--run-dir', this.athos.runDir];
+    const words = [...argv, '--run-dir', this.athos.runDir, '--state-dir', this.athos.stateDir];
     if (options[0] !== '--recover') {
       words.push('--to', 'porthos', '--rsh', join(this.directory, 'rsh'));
       words.push('--remote-tiflow', this.runsOn, '--json');
@@ -129,6 +133,33 @@ export class TwoHosts {
   swap(): void {
     [this.athos, this.porthos] = [this.porthos, this.athos];
     this.#scripts();
+  }
+
+  /**
+   * All its processes end, its run directory is as empty as a tmpfs, and it has a new boot id; its
+   * disks and its state directory are as they were.
+   */
+  async reboot(at: 'athos' | 'porthos'): Promise<void> {
+    const host = this[at];
+    for (const mark of this.find(host)) await endProcess(mark);
+    for (const name of readdirSync(host.runDir)) {
+      if (name !== 'tiflow.sock') rmSync(join(host.runDir, name), { recursive: true });
+    }
+    host.daemon.taps = [];
+    host.bootId = join(this.directory, `${at}.boot-id`);
+    writeFileSync(host.bootId, `${randomUUID()}\n`);
+    this.#scripts();
+  }
+
+  /** What a host has written down of the migration; undefined: nothing. */
+  journal(at: 'athos' | 'porthos'): { path: string; phase: string } | undefined {
+    const directory = join(this[at].stateDir, 'migrations');
+    const names = existsSync(directory) ? readdirSync(directory) : [];
+    const name = names.find((each) => each.endsWith('.json'));
+    if (name === undefined) return undefined;
+    const path = join(directory, name);
+    const { phase } = JSON.parse(readFileSync(path, 'utf8')) as { phase: string };
+    return { path, phase };
   }
 
   /** Processes whose command line has all of these words, in a host's namespace. */
@@ -224,24 +255,26 @@ export class TwoHosts {
   }
 
   #leftovers(): string[] {
-    return [this.athos, this.porthos].flatMap(({ runDir }) => {
-      const path = join(runDir, 'migrations');
-      return existsSync(path) ? readdirSync(path).map((name) => join(path, name)) : [];
-    });
+    const hosts = [this.athos, this.porthos];
+    const paths = hosts.flatMap((at) => [at.runDir, at.stateDir].map((d) => join(d, 'migrations')));
+    return paths.flatMap((path) =>
+      existsSync(path) ? readdirSync(path).map((name) => join(path, name)) : [],
+    );
   }
 
   #in(at: Host, words: string[], stdio: 'pipe' | 'inherit'): ChildProcess {
-    return spawn('nsenter', [`--net=/run/netns/${at.namespace}`, '--', ...words], {
+    const [program = '', ...argv] = [...inside(at), ...words];
+    return spawn(program, argv, {
       stdio: ['ignore', stdio === 'pipe' ? 'pipe' : 'ignore', stdio],
     });
   }
 
   #scripts(): void {
-    const there = `nsenter --net=/run/netns/${this.porthos.namespace} --`;
+    const there = inside(this.porthos).map(quoted).join(' ');
     script(join(this.directory, 'rsh'), `shift; exec ${there} sh -c "$*"`);
     // With something in between that can be killed: the network.
     script(join(this.directory, 'rsh-cut'), `shift; cat | ${there} sh -c "$*" | cat`);
-    const receive = `${process.execPath} ${MAIN} "$@" --run-dir ${this.porthos.runDir}`;
+    const receive = `${process.execPath} ${MAIN} "$@" --run-dir ${this.porthos.runDir} --state-dir ${this.porthos.stateDir}`;
     script(this.runsOn, `exec ${receive}`);
   }
 
@@ -322,8 +355,19 @@ async function host(t: TestContext, directory: string, name: string): Promise<Ho
   ip('link set lo up');
   ip('link add br0 type bridge');
   ip('link set br0 up');
-  return { namespace, runDir, daemon: await fakeVmDaemon(t, runDir) };
+  const stateDir = join(directory, `${name}.state`);
+  return { namespace, runDir, stateDir, daemon: await fakeVmDaemon(t, runDir) };
 }
+
+/* Runs a command on a host; with a boot id of its own if it has been rebooted. */
+function inside({ namespace, bootId }: Host): string[] {
+  const there = ['nsenter', `--net=/run/netns/${namespace}`, '--'];
+  if (bootId === undefined) return there;
+  const mount = `mount --bind ${bootId} /proc/sys/kernel/random/boot_id && exec "$@"`;
+  return [...there, 'unshare', '--mount', 'sh', '-c', mount, 'sh'];
+}
+
+const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`;
 
 function script(path: string, text: string): void {
   writeFileSync(path, `#!/bin/sh\n${text}\n`, { mode: 0o755 });

@@ -214,9 +214,12 @@ export class VmStage extends Scene<VmLab> {
   }
 
   #journals(site: Site): string[] {
-    const directory = seenFromOutside(this.lab.host(site), '/run/tiflow/migrations');
-    const files = existsSync(directory) ? readdirSync(directory) : [];
-    return files.map((file) => `journal ${file} on ${site}`);
+    const places = ['/run/tiflow/migrations', '/var/lib/tiflow/migrations'];
+    return places.flatMap((path) => {
+      const directory = seenFromOutside(this.lab.host(site), path);
+      const files = existsSync(directory) ? readdirSync(directory) : [];
+      return files.map((file) => `journal ${file} on ${site}`);
+    });
   }
 }
 
