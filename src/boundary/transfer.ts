@@ -37,6 +37,32 @@ export interface Luggage {
   plain: Array<[Tuple, Plain]>;
 }
 
+/** In what form they travel: what two hypervisors have to agree on. */
+export interface LuggageFormat {
+  version: number;
+  /** The lowest version that may read it. */
+  lowest: number;
+  flow_bytes: number;
+  plain_bytes: number;
+}
+
+export const LUGGAGE_FORMAT: LuggageFormat = {
+  version: ABI_VERSION,
+  lowest: LOWEST_COMPATIBLE,
+  flow_bytes: FLOW_SIZE,
+  plain_bytes: PLAIN_SIZE,
+};
+
+/** Can what travels in one form be read by whom packs in the other? */
+export function canRead(here: LuggageFormat, from: LuggageFormat): boolean {
+  return (
+    from.lowest <= here.version &&
+    from.version >= here.lowest &&
+    from.flow_bytes === here.flow_bytes &&
+    from.plain_bytes === here.plain_bytes
+  );
+}
+
 /** The bytes cannot be read; the message says why. */
 export class LuggageError extends Error {
   override readonly name = 'LuggageError';
@@ -74,12 +100,8 @@ export function unpackLuggage(bytes: Uint8Array, { tap, nowNs }: Arrival): Lugga
     throw new LuggageError('take in the flows of a VM: these are none');
   }
   const [version, lowest] = [view.getUint16(4), view.getUint16(6)];
-  if (
-    lowest > ABI_VERSION ||
-    version < LOWEST_COMPATIBLE ||
-    view.getUint16(8) !== FLOW_SIZE ||
-    view.getUint16(10) !== PLAIN_SIZE
-  ) {
+  const bytesOf = { flow_bytes: view.getUint16(8), plain_bytes: view.getUint16(10) };
+  if (!canRead(LUGGAGE_FORMAT, { version, lowest, ...bytesOf })) {
     const here = `this program reads ${ABI_VERSION}`;
     throw new LuggageError(`take in the flows of a VM: they are of version ${version}, ${here}`);
   }

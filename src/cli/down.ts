@@ -2,7 +2,8 @@
  *
  * Works on what is pinned, too, when the daemon is dead.  Refuses to break connections that live
  * only through the boundary, unless told to; those are then reset, so that their programs are
- * told at once.
+ * told at once.  So do VMs that are away from home, moved connections or none: they have no address
+ * of this network.
  */
 
 import type { Command } from 'commander';
@@ -26,7 +27,10 @@ export function addDown(program: Command): void {
   addRunDirOption(program.command('down'))
     .description('detach the boundary; without interfaces stop the daemon and leave nothing')
     .argument('[interface...]', 'only from these')
-    .option('--force', 'even if flows have moved: they are reset')
+    .option(
+      '--force',
+      'even if flows have moved: they are reset; even if VMs are away: they lose the network',
+    )
     .option(
       '--config <file>',
       `configuration that the daemon was started with (default ${CONFIG_PATH})`,
@@ -73,7 +77,7 @@ async function detach(found: Installation, names: string[], o: DownOptions): Pro
     throw new VerbError(`no boundary is attached to ${unknown} (attached: ${list})`);
   }
   const moved = found.movedOn(names);
-  refuseToBreak(moved.length, names.join(', '), o);
+  refuseToBreak({ moved: moved.length, away: found.awayOn(names) }, names.join(', '), o);
   if (moved.length > 0) await resetSockets(moved);
   for (const name of names) {
     await found.detach(name);
@@ -85,7 +89,7 @@ async function removeAll(found: Installation, config: Config, o: DownOptions): P
   requirePrivileges('down');
   const moved = found.movedOn(undefined);
   const attached = found.attached();
-  refuseToBreak(moved.length, config.runDir, o);
+  refuseToBreak({ moved: moved.length, away: found.awayOn(undefined) }, config.runDir, o);
   if (await found.stopDaemon()) {
     await waitUntilStopped(config.runDir);
     process.stdout.write('daemon stopped\n');
@@ -101,12 +105,25 @@ async function removeAll(found: Installation, config: Config, o: DownOptions): P
   process.stdout.write(`nothing of tiflow is left in ${config.runDir}\n`);
 }
 
-function refuseToBreak(moved: number, what: string, o: DownOptions): void {
-  if (moved === 0 || o.force === true) return;
-  const flows = moved === 1 ? '1 flow has' : `${moved} flows have`;
-  throw new VerbError(
-    `down ${what}: ${flows} moved and would break (see: tiflow flows); --force resets them`,
-  );
+function refuseToBreak(
+  { moved, away }: { moved: number; away: string[] },
+  what: string,
+  o: DownOptions,
+): void {
+  if (o.force === true) return;
+  const lines: string[] = [];
+  if (away.length > 0) {
+    const [vms, are, them] = away.length === 1 ? ['VM', 'is', 'it'] : ['VMs', 'are', 'them'];
+    const why = `the ${vms} behind ${away.join(', ')} ${are} away from home and would have no network`;
+    lines.push(`down ${what}: ${why} (migrate ${them} home first); --force detaches all the same`);
+  }
+  if (moved > 0) {
+    const flows = moved === 1 ? '1 flow has' : `${moved} flows have`;
+    lines.push(
+      `down ${what}: ${flows} moved and would break (see: tiflow flows); --force resets them`,
+    );
+  }
+  if (lines.length > 0) throw new VerbError(lines.join('\n'));
 }
 
 async function releaseRetained(config: Config): Promise<void> {

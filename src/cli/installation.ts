@@ -2,16 +2,19 @@
  * pinned.
  */
 
-import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
+import { FLOW_FLAG, type Flow, PLACE_FLAG } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
 import type { DaemonClient } from '../daemon/client.js';
 import type { FlowView, StatusView } from '../daemon/view.js';
+import { interfaceIndex } from '../libc/socket.js';
 import { tupleText } from '../wire/tuple.js';
 
 export interface Installation {
   attached(): string[];
   /** Kernel tuples of flows that need the boundary on these interfaces, or on any. */
   movedOn(names: readonly string[] | undefined): string[];
+  /** Taps, of these or of all, whose VMs are away from home: they have no network without it. */
+  awayOn(names: readonly string[] | undefined): string[];
   detach(name: string): Promise<void>;
   /** False if there was no daemon to stop. */
   stopDaemon(): Promise<boolean>;
@@ -34,6 +37,7 @@ export async function installationOf(
 export const NOTHING: Installation = {
   attached: () => [],
   movedOn: () => [],
+  awayOn: () => [],
   detach: async () => undefined,
   stopDaemon: async () => false,
   close: () => undefined,
@@ -59,6 +63,10 @@ function served(client: DaemonClient, status: StatusView, flows: FlowView[]): In
         )
         .map((flow) => flow.kernel);
     },
+    awayOn: (names) =>
+      status.taps
+        .filter(({ name, place }) => place === 'away' && (names?.includes(name) ?? true))
+        .map(({ name }) => name),
     detach: (name) => client.detach(name),
     stopDaemon: async () => {
       // VMs are told, and give their addresses back, as long as there is somebody to do it.
@@ -79,6 +87,7 @@ function pinned(boundary: Boundary): Installation {
   return {
     attached: () => attached,
     movedOn: () => moved.map(([kernel]) => tupleText(kernel)),
+    awayOn: (names = taps) => taps.filter((tap) => names.includes(tap) && isAway(boundary, tap)),
     detach: async (name) => boundary.detach(name, taps.includes(name) ? 'tap' : 'host'),
     stopDaemon: async () => false,
     close: () => {
@@ -86,6 +95,12 @@ function pinned(boundary: Boundary): Installation {
       open = false;
     },
   };
+}
+
+function isAway(boundary: Boundary, tap: string): boolean {
+  const index = interfaceIndex(tap);
+  const place = index === undefined ? undefined : boundary.place(index);
+  return place !== undefined && (place.flags & PLACE_FLAG.AWAY) !== 0;
 }
 
 function livesOnBoundary(flow: Flow): boolean {

@@ -78,7 +78,11 @@ export class DaemonClient {
   }
 
   async taps(): Promise<TapView[]> {
-    return ((await this.#ask('GET', '/v1/taps')) as TapsView).taps;
+    return (await this.tapsView()).taps;
+  }
+
+  async tapsView(): Promise<TapsView> {
+    return (await this.#ask('GET', '/v1/taps')) as TapsView;
   }
 
   async attachTap(name: string, mac?: string): Promise<void> {

@@ -11,6 +11,7 @@ import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
 import { WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
+import { LUGGAGE_FORMAT } from '../boundary/transfer.js';
 import { after, attempt, guarded, guardRounds, onEvent, soon } from '../libc/guard.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
@@ -298,7 +299,8 @@ class Daemon implements DaemonControl {
   }
 
   taps(): TapsView {
-    return { version: 1, taps: this.#vms.all().map((vm) => vm.view()) };
+    const taps = this.#vms.all().map((vm) => vm.view());
+    return { version: 1, taps, luggage: LUGGAGE_FORMAT };
   }
 
   freeze(forMs: number, tap?: string): Promise<FreezeView> {

@@ -5,6 +5,7 @@
  * Not here: what the data plane shares with the daemon (src/boundary/abi.gen.ts).
  */
 
+import type { LuggageFormat } from '../boundary/transfer.js';
 import type { GuestState } from '../guest/identity.js';
 import type { Address } from '../wire/address.js';
 
@@ -36,6 +37,8 @@ export interface TapView {
 export interface TapsView {
   version: 1;
   taps: TapView[];
+  /** The form in which flows are exported, and taken in. */
+  luggage: LuggageFormat;
 }
 
 /** Where a VM is reached now. */

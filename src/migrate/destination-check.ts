@@ -3,13 +3,16 @@
 import { existsSync, statfsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
+import { canRead, LUGGAGE_FORMAT } from '../boundary/transfer.js';
 import { run } from '../link/command.js';
+import type { DestinationSide } from './destination-log.js';
 import { isListening } from './discard.js';
 import type { Journals } from './journal.js';
 import type { CheckAnswer, CheckBody } from './protocol.js';
 import { neededFiles, socketPaths } from './qemu-command.js';
 import { findQemus } from './qemu-process.js';
 import { chooseBridge } from './tap.js';
+import type { VmDaemon } from './vm-daemon.js';
 
 const GIB = 2 ** 30;
 
@@ -25,7 +28,7 @@ export interface PlaceHere {
 
 export async function checkDestination(
   body: CheckBody,
-  journals: Journals,
+  { journals, daemon }: DestinationSide,
 ): Promise<{ answer: CheckAnswer; place: PlaceHere }> {
   const problems: string[] = [];
   const note = async <T>(work: Promise<T>): Promise<T | undefined> => {
@@ -38,6 +41,7 @@ export async function checkDestination(
   };
   const qemu = (await note(programHere(body))) ?? '';
   await note(journalHere(journals));
+  await note(flowsHere(body, daemon));
   if (findQemus(body.name).length > 0) problems.push(`a VM named ${body.name} runs already`);
   problems.push(...missingFiles(body));
   const bridges = new Map<number, string>();
@@ -51,6 +55,15 @@ export async function checkDestination(
   for (const disk of body.disks) paths.set(disk.path, targets.get(disk.device) ?? disk.path);
   const answer = { host: hostname(), qemu, problems, targets: Object.fromEntries(targets) };
   return { answer, place: { bridges, targets, paths } };
+}
+
+/* Found out now, and not with the VM stopped.  A daemon that is still to be started is our own. */
+async function flowsHere({ luggage }: CheckBody, daemon: VmDaemon): Promise<void> {
+  if (luggage === undefined) return;
+  const here = (await daemon.luggage()) ?? LUGGAGE_FORMAT;
+  if (canRead(here, luggage)) return;
+  const text = `the daemon here takes in flows of version ${here.version}, and the VM's are of ${luggage.version}`;
+  throw new Error(`${text}; install the same tiflow on both, and restart the daemons`);
 }
 
 /* Without it nobody could say later what has become of the VM. */

@@ -13,8 +13,9 @@
  */
 
 export const PROTOCOL = 'tiflow-migrate';
-export const PROTOCOL_VERSION = 1;
-export const PROTOCOL_LOWEST = 1;
+/** 2: the destination says what has become of a VM by four words, not by two. */
+export const PROTOCOL_VERSION = 2;
+export const PROTOCOL_LOWEST = 2;
 
 /** A data frame is no longer, so that a message never waits for more than that. */
 export const DATA_BYTES_MAX = 65_536;

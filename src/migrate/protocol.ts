@@ -53,6 +53,10 @@ export const checkBody = z.object({
     }),
   ),
   direct: z.boolean(),
+  /** Of the flows of its daemon, in hypervisor placement. */
+  luggage: z
+    .object({ version: z.int(), lowest: z.int(), flow_bytes: z.int(), plain_bytes: z.int() })
+    .optional(),
 });
 export type CheckBody = z.infer<typeof checkBody>;
 

@@ -149,7 +149,7 @@ export class Receiver {
   }
 
   async #check(body: CheckBody): Promise<CheckAnswer> {
-    const { answer, place } = await checkDestination(body, this.#o.journals);
+    const { answer, place } = await checkDestination(body, this.#o);
     this.#plan = body;
     this.#place = place;
     return answer;

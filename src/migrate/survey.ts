@@ -69,10 +69,12 @@ async function surveyOf(
       ...(mac !== undefined && { mac }),
     });
   }
+  const luggage = macs.size > 0 ? await daemon.luggage() : undefined;
   const body: CheckBody = {
     ...{ id: request.id, name, program, argv, qmp: qmpPath, taps, disks },
     ...{ machine: await source.machine(), storage: request.storage, direct: request.direct },
     placement: macs.size > 0 ? 'hypervisor' : 'guest',
+    ...(luggage !== undefined && { luggage }),
     ...(request.bridge !== undefined && { bridge: request.bridge }),
     ...(request.storageDir !== undefined && { storageDir: request.storageDir }),
   };

@@ -1,5 +1,6 @@
 /* What a migration asks of the daemon on its side, for VMs whose boundary is on their tap. */
 
+import type { LuggageFormat } from '../boundary/transfer.js';
 import { DaemonClient, DaemonError, DaemonNotRunning } from '../daemon/client.js';
 import {
   type ExportView,
@@ -7,6 +8,7 @@ import {
   type GuestPlaceView,
   type ImportView,
   type SynchronizeView,
+  type TapsView,
   type TapView,
 } from '../daemon/view.js';
 import type { GuestState } from '../guest/identity.js';
@@ -21,6 +23,8 @@ export type Synchronized = Omit<SynchronizeView, 'version'>;
 export interface VmDaemon {
   /** Undefined: no daemon runs here, or one that knows no taps. */
   taps(): Promise<TapView[] | undefined>;
+  /** In what form it exports flows, and takes them in.  Undefined: no daemon runs here. */
+  luggage(): Promise<LuggageFormat | undefined>;
   adoptTap(name: string, mac?: string): Promise<void>;
   /** A tap that it does not have is no error. */
   forgetTap(name: string): Promise<void>;
@@ -40,6 +44,7 @@ export function vmDaemonAt(runDir: string): VmDaemon {
   const client = new DaemonClient(runDir);
   return {
     taps: () => client.taps().catch(noneHere),
+    luggage: () => client.tapsView().then(luggageOf, noneHere),
     adoptTap: (name, mac) => client.attachTap(name, mac),
     forgetTap: (name) => client.detachTap(name).catch(noneHere),
     guest: (name) => client.guest(name),
@@ -51,6 +56,10 @@ export function vmDaemonAt(runDir: string): VmDaemon {
     announce: (name) => client.announce(name),
   };
 }
+
+/* Daemons of before it was told: of version 0, which nobody can read. */
+const luggageOf = ({ luggage = TOO_OLD }: Partial<TapsView>): LuggageFormat => luggage;
+const TOO_OLD: LuggageFormat = { version: 0, lowest: 0, flow_bytes: 0, plain_bytes: 0 };
 
 function noneHere(error: unknown): undefined {
   if (error instanceof DaemonNotRunning) return undefined;

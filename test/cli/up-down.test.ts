@@ -11,7 +11,8 @@ import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { SETTINGS_SIZE } from '../../src/boundary/abi.gen.js';
+import { PLACE_FLAG, SETTINGS_SIZE } from '../../src/boundary/abi.gen.js';
+import { Boundary } from '../../src/boundary/boundary.js';
 import { daemonPid } from '../../src/daemon/run-directory.js';
 import { ownName } from '../../src/lab/own-name.js';
 import { FLOWS, STATUS, TAP } from '../daemon/fake-control.js';
@@ -90,9 +91,10 @@ describe('against answers', { skip: mayChangeUser ? false : 'needs root' }, () =
 
 describe('against answers, VMs', { skip: mayChangeUser ? false : 'needs root' }, () => {
   const [flow] = FLOWS;
-  const hypervisor = async (t: TestContext, o: { moves: number }) => {
+  const hypervisor = async (t: TestContext, o: { moves: number; place?: 'away' }) => {
     const fake = await fakeDaemon(t);
-    fake.control.view = { ...STATUS, taps: [{ ...TAP, name: 'lo' }] };
+    const { place = 'home' } = o;
+    fake.control.view = { ...STATUS, taps: [{ ...TAP, name: 'lo', place }] };
     assert.ok(flow);
     fake.control.list = [{ ...flow, tap: 'lo', moves: o.moves }];
     return fake;
@@ -112,6 +114,24 @@ describe('against answers, VMs', { skip: mayChangeUser ? false : 'needs root' },
     const { runDir, control } = await hypervisor(t, { moves: 1 });
     const refused = await tiflow(['down', 'lo', '--run-dir', runDir]);
     assert.match(refused.stderr, /^tiflow: down lo: 1 flow has moved and would break/);
+    assert.deepEqual(control.calls, []);
+    assert.equal((await tiflow(['down', 'eth0', '--run-dir', runDir])).exit, 0);
+    assert.equal((await tiflow(['down', 'lo', '--force', '--run-dir', runDir])).exit, 0);
+    assert.deepEqual(control.calls, ['detach eth0', 'detach lo']);
+  });
+
+  test('down refuses to take a VM that is away from the network, moved flows or none', async (t) => {
+    const { runDir, control } = await hypervisor(t, { moves: 0, place: 'away' });
+    for (const [args, what] of [
+      [[], runDir],
+      [['lo'], 'lo'],
+    ] as const) {
+      assert.deepEqual(await tiflow(['down', ...args, '--run-dir', runDir]), {
+        exit: 1,
+        stdout: '',
+        stderr: `tiflow: down ${what}: the VM behind lo is away from home and would have no network (migrate it home first); --force detaches all the same\n`,
+      });
+    }
     assert.deepEqual(control.calls, []);
     assert.equal((await tiflow(['down', 'eth0', '--run-dir', runDir])).exit, 0);
     assert.equal((await tiflow(['down', 'lo', '--force', '--run-dir', runDir])).exit, 0);
@@ -193,6 +213,30 @@ describe('for real', { skip: real }, () => {
     assertNothingLeft(runDir, tc);
   });
 
+  test('the daemon is dead and a VM is away: only --force takes its network', async (t) => {
+    const { run, runDir, ip } = namespace(t);
+    ip('link add br0 type bridge');
+    ip('tuntap add vnet0 mode tap');
+    ip('link set vnet0 master br0 up');
+    assert.match(run('up', 'vnet0').stdout, /vnet0: boundary attached/);
+    await killDaemon(runDir);
+    assert.equal(run('down', 'vnet0').exit, 0, 'at home, down is free');
+    run('up', 'vnet0');
+    await killDaemon(runDir);
+    const boundary = Boundary.open({ runDir });
+    const [tap = 0] = boundary.taps();
+    const place = boundary.place(tap);
+    assert.ok(place);
+    boundary.setPlace(tap, { ...place, flags: PLACE_FLAG.AWAY });
+    boundary.close();
+    for (const words of [['down'], ['down', 'vnet0']]) {
+      const down = run(...words);
+      assert.equal(down.exit, 1);
+      assert.match(down.stderr, /the VM behind vnet0 is away from home/);
+    }
+    assert.equal(run('down', '--force').exit, 0);
+  });
+
   test('an interface that cannot be used leaves nothing either', (t) => {
     const { run, runDir, tc } = namespace(t);
     const up = run('up', 'lo');
@@ -257,10 +301,11 @@ function namespace(t: TestContext) {
     'link set v0 up',
     'link set v1 up',
   ];
-  for (const line of setUp) execFileSync('ip', ['-n', name, ...line.split(' ')]);
+  const ip = (line: string) => execFileSync('ip', ['-n', name, ...line.split(' ')]);
+  for (const line of setUp) ip(line);
   const tc = (direction: string) => {
     const [command = '', ...rest] = [...inside, 'tc', 'filter', 'show', 'dev', 'v0', direction];
     return execFileSync(command, rest, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] });
   };
-  return { run, runDir, tc };
+  return { run, runDir, tc, ip };
 }

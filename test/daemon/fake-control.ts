@@ -1,5 +1,6 @@
 /* A daemon that is nothing but its answers. */
 
+import { LUGGAGE_FORMAT } from '../../src/boundary/transfer.js';
 import type {
   DaemonControl,
   FlowsView,
@@ -133,7 +134,7 @@ export class FakeControl implements DaemonControl {
   }
 
   taps(): TapsView {
-    return { version: 1, taps: [TAP] };
+    return { version: 1, taps: [TAP], luggage: LUGGAGE_FORMAT };
   }
 
   attachTap(name: string, mac?: string): void {

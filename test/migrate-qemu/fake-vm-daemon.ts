@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { TestContext } from 'node:test';
+import { LUGGAGE_FORMAT, type LuggageFormat } from '../../src/boundary/transfer.js';
 import { socketPath } from '../../src/daemon/run-directory.js';
 import type {
   ExportView,
@@ -23,13 +24,16 @@ export interface FakeVmDaemon {
   /** Bodies by call. */
   bodies: Map<string, unknown>;
   taps: string[];
+  luggage: LuggageFormat;
   /** Calls that are refused: path after the tap's name → code and message. */
   refuse: Map<string, { code: string; message: string }>;
   /** Calls that are answered when the promise resolves: path after the tap's name, or "DELETE". */
   hold: Map<string, Promise<void>>;
 }
 
-const HOLDS_NOTHING = () => ({ refuse: new Map(), hold: new Map() });
+const HOLDS_NOTHING = () => ({
+  ...{ luggage: { ...LUGGAGE_FORMAT }, refuse: new Map(), hold: new Map() },
+});
 const FLOWS = Buffer.from('the flow table').toString('base64');
 
 export async function fakeVmDaemon(t: TestContext, runDir: string): Promise<FakeVmDaemon> {
@@ -61,7 +65,7 @@ function answerTo(fake: FakeVmDaemon, { method = '', url = '' }: IncomingMessage
   const refusal = fake.refuse.get(what);
   if (refusal !== undefined) return { status: 409, answer: { error: refusal } };
   if (url === '/v1/freeze') return { status: 200, answer: FREEZE };
-  if (method === 'GET' && name === '') return { status: 200, answer: views(fake.taps) };
+  if (method === 'GET' && name === '') return { status: 200, answer: views(fake) };
   if (method === 'POST' && name === '') {
     fake.taps.push((body as { name: string }).name);
     return { status: 200, answer: {} };
@@ -100,8 +104,8 @@ const VIEW: Omit<TapView, 'name'> = {
   flows: { protected: 2, moving: 0, moved: 0, legacy: 0 },
 };
 
-const views = (taps: string[]): TapsView => ({
-  version: 1,
+const views = ({ taps, luggage }: FakeVmDaemon): TapsView => ({
+  ...{ version: 1, luggage },
   taps: taps.map((name) => ({ name, ...VIEW })),
 });
 

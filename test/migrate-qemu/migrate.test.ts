@@ -31,6 +31,7 @@ test('live: stages in order, both daemons asked in order, nothing left behind', 
   await hosts.assertRunsOnlyOn('porthos');
   assert.deepEqual(hosts.athos.daemon.calls, [
     'GET',
+    'GET',
     `GET ${TAP}/guest`,
     `POST ${TAP}/export`,
     // While its QEMU is there, and again when it is not: the daemon may have hung the first time.
@@ -38,6 +39,7 @@ test('live: stages in order, both daemons asked in order, nothing left behind', 
     `DELETE ${TAP}`,
   ]);
   assert.deepEqual(hosts.porthos.daemon.calls, [
+    'GET',
     'GET',
     'POST',
     `POST ${TAP}/place`,
@@ -135,7 +137,10 @@ test('--dry-run changes nothing', async (t) => {
   const { exit, last } = await run.end();
   assert.equal(exit, 0, run.told);
   assert.equal(last.event, 'checked');
-  assert.deepEqual([...hosts.athos.daemon.calls, ...hosts.porthos.daemon.calls], ['GET']);
+  assert.deepEqual(
+    [...hosts.athos.daemon.calls, ...hosts.porthos.daemon.calls],
+    [...['GET', 'GET', 'GET']],
+  );
   await hosts.assertRunsOnlyOn('athos');
 });
 
@@ -158,6 +163,18 @@ test('everything that is in the way is said at once, before anything is changed'
   assert.equal(last.runs, 'here');
   await hosts.assertRunsOnlyOn('athos');
   assert.deepEqual(readdirSync(hosts.copies), ['disk.img'], 'a file that is not ours stays');
+});
+
+test('daemons of different versions find out in check, with the VM running', async (t) => {
+  const hosts = await TwoHosts.up(t);
+  await hosts.startVm();
+  hosts.porthos.daemon.luggage.flow_bytes += 8;
+  const run = hosts.migrate('--dry-run');
+  const { exit, last } = await run.end();
+  assert.equal(exit, 1, run.told);
+  assert.equal(last.stage, 'check');
+  assert.match(String(last.message), /the daemon here takes in flows of version \d+, and the VM's/);
+  assert.match(String(last.message), /install the same tiflow on both, and restart the daemons/);
 });
 
 test('an address that is refused: said by the destination, undone, the VM runs on', async (t) => {

@@ -110,7 +110,7 @@ test('what is no frame', () => {
 test('hello: versions that overlap', () => {
   assert.equal(incompatibility({ ...ourHello() }), undefined);
   assert.equal(incompatibility({ ...ourHello(), version: 9, lowest: 1 }), undefined);
-  assert.match(incompatibility({ ...ourHello(), version: 9, lowest: 2 }) ?? '', /versions 2 to 9/);
+  assert.match(incompatibility({ ...ourHello(), version: 9, lowest: 3 }) ?? '', /versions 3 to 9/);
   assert.match(incompatibility({ ...ourHello(), version: 0, lowest: 0 }) ?? '', /versions 0 to 0/);
   assert.match(incompatibility({ hello: 'ssh' }) ?? '', /no hello/);
 });
