@@ -205,12 +205,13 @@ struct place {
 
 enum wire_state {
 	WIRE_SYNCING = 1, /* mover: SYN sent; everything that comes is for the daemon */
-	WIRE_PENDING = 2, /* peer: SYN/ACK sent; only a CONFIRM counts, the rest is dropped */
+	WIRE_PENDING = 2, /* peer: SYN/ACK sent; a claim, which somebody else may be talking on */
 	WIRE_ACTIVE = 3,
 };
 
 struct wire {
 	struct tuple kernel;
+	seq ack;    /* PENDING: what acknowledges our SYN/ACK, in wire view */
 	__u8 state; /* enum wire_state */
 	__u8 pad[3];
 };
@@ -240,7 +241,7 @@ enum reason {
 
 	/* drops */
 	DROP_HELD,
-	DROP_PENDING,       /* data on a wire that has not been confirmed */
+	DROP_PENDING,       /* follows our SYN/ACK on a wire that has not been confirmed */
 	DROP_OLD_PATH,      /* from the kernel tuple of a flow that has moved: late, or a stranger */
 	DROP_BELOW_BASE,    /* a segment that lies before the synchronization */
 	DROP_ABOVE_SENT,    /* an ACK, from the wire, of what was never sent */
@@ -329,7 +330,9 @@ enum verb {
  */
 struct command {
 	__u32 verb; /* enum verb */
-	__s32 result; /* 0 or -errno: -ENOENT no such flow, -ESTALE epoch not newer, -ENOSPC */
+	__s32 result; /* 0 or -errno: -ENOENT no such flow, -ESTALE epoch not newer, -ENOSPC,
+		       * -EINVAL a wire of another family or tap
+		       */
 	struct tuple kernel;
 	struct mapping mapping;
 	__u16 epoch;
@@ -361,7 +364,7 @@ _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the w
 _Static_assert(sizeof(struct half_open) == 56, "map value");
 _Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
 _Static_assert(sizeof(struct flow) == 304, "map value");
-_Static_assert(sizeof(struct wire) == 44, "map value");
+_Static_assert(sizeof(struct wire) == 48, "map value");
 _Static_assert(sizeof(struct event) == 704, "ring buffer record");
 _Static_assert(sizeof(struct command) == 432, "context of boundary_command");
 _Static_assert(sizeof(struct settings) == 64, "map value");

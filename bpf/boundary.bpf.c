@@ -205,6 +205,15 @@ static __always_inline int stray_in(struct __sk_buff *skb, const struct packet *
 	return PASS;
 }
 
+/* Anybody may be named by a claim, and goes on as if there were none.  What acknowledges our SYN/ACK
+ * is from who has seen it: the claimant's data that has overtaken its CONFIRM, or the daemon's look
+ * at that.  Our kernel, which has no such socket, would reset it.
+ */
+static __always_inline bool is_claimants(const struct packet *p, const struct wire *w)
+{
+	return p->flags & TCP_ACK && bpf_ntohl(p->tcp.ack_seq) == w->ack;
+}
+
 static __always_inline int wire_in(struct __sk_buff *skb, const struct packet *p,
 				   const struct wire *w)
 {
@@ -219,7 +228,7 @@ static __always_inline int wire_in(struct __sk_buff *skb, const struct packet *p
 	if (is_synchronization(&o))
 		return for_daemon(skb, p);
 	if (state == WIRE_PENDING)
-		return drop(DROP_PENDING);
+		return is_claimants(p, w) ? drop(DROP_PENDING) : PASS;
 	if (o.reason == LEGACY_MALFORMED)
 		return drop(DROP_MALFORMED);
 	return mapped_in(skb, p, &kernel, &o);
@@ -260,7 +269,7 @@ static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *
 		return stray_in(skb, p, &o);
 	if (is_synchronization(&o) || (w && w->state == WIRE_SYNCING))
 		return for_daemon(skb, p);
-	if (w)
+	if (w && w->state != WIRE_PENDING)
 		return drop(DROP_TUPLE_IN_USE);
 	if (f && f->active && !flow_is_over(f))
 		return drop(DROP_OLD_PATH);
@@ -277,7 +286,7 @@ static __always_inline int setup_out(struct __sk_buff *skb, const struct packet 
 	option_scan(skb, p, &o);
 	if (is_synchronization(&o))
 		return PASS; /* the daemon's own */
-	if (w)
+	if (w && w->state != WIRE_PENDING)
 		return drop(DROP_TUPLE_IN_USE);
 	if (o.ti)
 		o.reason = LEGACY_INNER;
@@ -632,6 +641,15 @@ int tap_egress(struct __sk_buff *skb)
 	return p.ip ? tap_in(skb, &p, place) : tap_unreadable(protocol, place);
 }
 
+/* What is rewritten in place has one length, and one interface to leave by. */
+static __always_inline bool wire_is_alike(const struct tuple *wire, const struct tuple *kernel)
+{
+	bool four = address_is_mapped(&kernel->remote);
+
+	return address_is_mapped(&wire->remote) == four &&
+	       address_is_mapped(&wire->local) == four && wire->tap == kernel->tap;
+}
+
 /* Commits a mapping: the inactive one is written, its wire made known, then one store makes it
  * count.  A packet on another CPU sees the old or the new mapping, never half of one.
  *
@@ -649,6 +667,8 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	if ((__s16)(c->epoch - f->epoch) <= 0)
 		return -ESTALE;
 	*next = c->mapping;
+	if (!wire_is_alike(&next->wire, kernel))
+		return -EINVAL;
 	if (bpf_map_update_elem(&wires, &next->wire, &w, BPF_ANY))
 		return -ENOSPC;
 	f->epoch = c->epoch;

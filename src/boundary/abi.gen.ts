@@ -487,22 +487,25 @@ export const WIRE_STATE = { SYNCING: 1, PENDING: 2, ACTIVE: 3 } as const;
 
 export interface Wire {
   kernel: Tuple;
+  ack: Seq;
   state: number;
 }
-export const WIRE_SIZE = 44;
-export const WIRE_AT = { kernel: 0, state: 40 } as const;
+export const WIRE_SIZE = 48;
+export const WIRE_AT = { kernel: 0, ack: 40, state: 44 } as const;
 export function readWire(view: DataView, at = 0): Wire {
   return {
     kernel: readTuple(view, at),
-    state: view.getUint8(at + 40),
+    ack: view.getUint32(at + 40, true) as Seq,
+    state: view.getUint8(at + 44),
   };
 }
 export function writeWire(view: DataView, value: Wire, at = 0): void {
   writeTuple(view, value.kernel, at);
-  view.setUint8(at + 40, value.state);
+  view.setUint32(at + 40, value.ack, true);
+  view.setUint8(at + 44, value.state);
 }
 export function encodeWire(value: Wire): Uint8Array {
-  const bytes = new Uint8Array(44);
+  const bytes = new Uint8Array(48);
   writeWire(new DataView(bytes.buffer), value);
   return bytes;
 }

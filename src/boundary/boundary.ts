@@ -8,12 +8,14 @@
 import { randomBytes } from 'node:crypto';
 import { ERRNO, SystemError } from '../libc/errno.js';
 import { closeFd } from '../libc/socket.js';
+import { type Seq, seq } from '../wire/seq.js';
 import type { Tuple } from '../wire/tuple.js';
 import {
   encodeFlow,
   encodePlace,
   encodePlain,
   encodeTuple,
+  encodeWire,
   type Flow,
   HALF_SIZE,
   type Place,
@@ -27,12 +29,9 @@ import {
   readTuple,
   readWire,
   type Settings,
-  WIRE_AT,
-  WIRE_SIZE,
   WIRE_STATE,
   type Wire,
   writeSettings,
-  writeTuple,
 } from './abi.gen.js';
 import { attach, attachedTo, detach, type TcPrograms } from './attach.js';
 import { isBpffs, pinDirectory, umountBpffs } from './bpffs.js';
@@ -69,6 +68,14 @@ const KEY_ZERO = new Uint8Array(4);
  * whose guest is inside.
  */
 export type Placement = 'host' | 'gateway' | 'tap';
+
+/**
+ * A wire that is being set up: by us, or by the other end.  `ack`: of a packet that follows our
+ * SYN/ACK; whatever else comes on a pending wire is somebody else's.
+ */
+export type NewWire =
+  | { kernel: Tuple; state: 'syncing' }
+  | { kernel: Tuple; state: 'pending'; ack: Seq };
 
 /** What may take the place of what. */
 const EXCHANGED: Partial<Record<Placement, Placement>> = { host: 'gateway', gateway: 'host' };
@@ -184,10 +191,11 @@ export class Boundary {
   }
 
   /** Notes a wire that is being set up.  Throws if it carries a flow already, or no room. */
-  setWire(t: Tuple, w: { kernel: Tuple; state: 'syncing' | 'pending' }): void {
+  setWire(t: Tuple, w: NewWire): void {
     this.#refuseActive(t, 'set');
-    const state = w.state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING;
-    if (!this.#putWire(t, w.kernel, state)) {
+    const pending = { kernel: w.kernel, ack: seq(0), state: WIRE_STATE.PENDING };
+    const syncing = { ...pending, state: WIRE_STATE.SYNCING };
+    if (!this.#putWire(t, w.state === 'syncing' ? syncing : { ...pending, ack: w.ack })) {
       throw new SystemError('note a wire', ERRNO.ENOSPC, { hint: 'map wires is full' });
     }
   }
@@ -213,8 +221,15 @@ export class Boundary {
       return false;
     }
     const mapping = flow.active === 0 ? undefined : flow.mapping[flow.active - 1];
-    if (mapping !== undefined) this.#putWire(mapping.wire, kernel, WIRE_STATE.ACTIVE);
+    if (mapping !== undefined) {
+      this.#putWire(mapping.wire, { kernel, ack: seq(0), state: WIRE_STATE.ACTIVE });
+    }
     return true;
+  }
+
+  /** Whether this connection was seen to open as a legacy one. */
+  isPlain(t: Tuple): boolean {
+    return this.#plane.maps.plain.get(encodeTuple(t)) !== undefined;
   }
 
   /** Notes that a connection is legacy, as of `since` (ns). */
@@ -331,12 +346,8 @@ export class Boundary {
     return testProgram(this.#programs[placement][program], frame, o);
   }
 
-  #putWire(wire: Tuple, kernel: Tuple, state: number): boolean {
-    const value = new Uint8Array(WIRE_SIZE);
-    const view = new DataView(value.buffer);
-    writeTuple(view, kernel);
-    view.setUint8(WIRE_AT.state, state);
-    return this.#plane.maps.wires.set(encodeTuple(wire), value);
+  #putWire(wire: Tuple, entry: Wire): boolean {
+    return this.#plane.maps.wires.set(encodeTuple(wire), encodeWire(entry));
   }
 
   #refuseActive(t: Tuple, verb: string): void {

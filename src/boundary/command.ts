@@ -32,7 +32,7 @@ export type Command =
 
 /** `flow`: as it was before the change; not there without a flow. */
 export interface CommandResult {
-  result: 'ok' | 'no-flow' | 'stale-epoch' | 'full';
+  result: 'ok' | 'no-flow' | 'stale-epoch' | 'full' | 'foreign-wire';
   flow?: Flow;
 }
 
@@ -50,6 +50,7 @@ const RESULTS = new Map<number, CommandResult['result']>([
   [-ERRNO.ENOENT, 'no-flow'],
   [-ERRNO.ESTALE, 'stale-epoch'],
   [-ERRNO.ENOSPC, 'full'],
+  [-ERRNO.EINVAL, 'foreign-wire'],
 ]);
 
 /** Runs a command.  Throws SystemError only if it could not be run at all. */

@@ -45,6 +45,7 @@ import { Mobility } from './mobility.js';
 import { type Emit, type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
 import { MovedHook } from './moved-hook.js';
 import { NarrowPaths } from './narrow-paths.js';
+import { KernelOccupancy } from './occupancy.js';
 import { Orphans } from './orphans.js';
 import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
 import { Retention } from './retention.js';
@@ -374,6 +375,7 @@ class Daemon implements DaemonControl {
         kernel.tap === undefined
           ? this.#routes.differ(kernel.remote, remote)
           : kernel.remote !== remote,
+      occupancy: new KernelOccupancy(this.#netlink, this.#boundary),
       onEvent: guarded((event) => this.#synchronized(event)),
     });
   }

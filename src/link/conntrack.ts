@@ -37,7 +37,7 @@ export interface Translation {
 }
 
 const CTNETLINK = 1 << 8; // NFNL_SUBSYS_CTNETLINK
-const MESSAGE = { NEW: CTNETLINK, DELETE: CTNETLINK | 2 };
+const MESSAGE = { NEW: CTNETLINK, GET: CTNETLINK | 1, DELETE: CTNETLINK | 2 };
 const AF = { 4: 2, 6: 10 } as const;
 const IPPROTO_TCP = 6;
 
@@ -97,6 +97,13 @@ export function restoreTranslation({ original, reply }: Translation): Uint8Array
     ]),
   ]);
 }
+
+/** How a connection is tracked, by what is seen of it in either direction.  ENOENT: it is not. */
+export const getTracked = (way: Way): Uint8Array =>
+  encodeMessage(MESSAGE.GET, FLAG.REQUEST | FLAG.ACK, [
+    header(family(way.source)),
+    attribute(TUPLE.ORIGINAL, wayAttributes(way)),
+  ]);
 
 /** Forgets how a connection is tracked. */
 export const forgetTracked = (original: Way): Uint8Array =>

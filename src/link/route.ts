@@ -15,6 +15,10 @@ export interface Route {
   gateway?: Address;
 }
 
+/** What the kernel does with a packet that is sent to an address, by the numbers of rtnetlink(7). */
+const ROUTE_TYPES = ['unspec', 'unicast', 'local', 'broadcast', 'anycast', 'multicast'] as const;
+export type RouteType = (typeof ROUTE_TYPES)[number] | 'other';
+
 /* No route; "unreachable", "blackhole" and "prohibit" routes; no such interface any more. */
 const UNREACHABLE = ['ENETUNREACH', 'EHOSTUNREACH', 'EINVAL', 'EACCES', 'ENETDOWN', 'ENODEV'];
 
@@ -35,6 +39,12 @@ export function routeTo(
   if (name === undefined) return undefined;
   const way = { source: route.source, interface: name };
   return route.gateway === undefined ? way : { ...way, gateway: route.gateway };
+}
+
+/** Of what kind the kernel's route to an address is; undefined: there is none.  Throws SystemError. */
+export function routeType(netlink: Netlink, to: Address): RouteType | undefined {
+  const route = lookUp(netlink, to);
+  return route && (ROUTE_TYPES[route.type] ?? 'other');
 }
 
 function lookUp(netlink: Netlink, peer: Address, mark?: number): RouteRecord | undefined {

@@ -4,7 +4,7 @@
 import { SystemError } from '../libc/errno.js';
 import { NETLINK_SOCK_DIAG } from '../libc/socket.js';
 import { address } from '../wire/address.js';
-import { type Tuple, tupleText } from '../wire/tuple.js';
+import { type Tuple, tupleEqual, tupleText } from '../wire/tuple.js';
 import {
   decodeSocket,
   decodeUnacked,
@@ -13,6 +13,7 @@ import {
   getSockets,
   type SocketRecord,
 } from './inet-diag.js';
+import type { NetlinkMessage } from './message.js';
 import type { Netlink } from './netlink.js';
 
 export type { SocketRecord } from './inet-diag.js';
@@ -29,14 +30,29 @@ export function tcpSockets(netlink: Pick<Netlink, 'request'>): SocketRecord[] {
   return [...list(4), ...list(6)];
 }
 
+/**
+ * Whether there is a socket of exactly this tuple, in whatever state.  The kernel answers with the
+ * listening one where there is no other.  Throws SystemError.
+ */
+export function hasSocket(netlink: Pick<Netlink, 'request'>, tuple: Tuple): boolean {
+  const record = lookUp(netlink, tuple);
+  const found = record && decodeSocket(record)?.tuple;
+  return found !== undefined && tupleEqual(found, tuple);
+}
+
 /** How many segments of a socket are unacknowledged; 0: none, or no such socket.  Throws SystemError. */
 export function unackedSegments(netlink: Pick<Netlink, 'request'>, tuple: Tuple): number {
+  const record = lookUp(netlink, tuple);
+  return (record && decodeUnacked(record)) ?? 0;
+}
+
+function lookUp(netlink: Pick<Netlink, 'request'>, tuple: Tuple): NetlinkMessage | undefined {
   try {
     const what = `look at the socket ${tupleText(tuple)}`;
     const [answer] = netlink.request(getProgress(tuple), what, NETLINK_SOCK_DIAG);
-    return (answer && decodeUnacked(answer)) ?? 0;
+    return answer;
   } catch (error) {
-    if (error instanceof SystemError && error.code === 'ENOENT') return 0;
+    if (error instanceof SystemError && error.code === 'ENOENT') return undefined;
     throw error;
   }
 }

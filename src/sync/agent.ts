@@ -14,7 +14,7 @@ import { type Flow, ROLE } from '../boundary/abi.gen.js';
 import type { Address } from '../wire/address.js';
 import { decodePacket, encodePacket, type Packet } from '../wire/packet.js';
 import type { Tuple } from '../wire/tuple.js';
-import { Claims } from './claims.js';
+import { Claims, type Occupancy } from './claims.js';
 import type { Clock } from './clock.js';
 import type { FailureReason, SyncEvent } from './event.js';
 import { KeyRing } from './key-ring.js';
@@ -24,6 +24,7 @@ import { type Outlet, Performer, type SyncBoundary } from './performer.js';
 import { closedWindow, keepalive } from './stand-in.js';
 import type { PortRange } from './wire-port.js';
 
+export type { Occupancy } from './claims.js';
 export type { Clock } from './clock.js';
 export type { SyncEvent } from './event.js';
 export type { MoveOptions, Underway } from './moves.js';
@@ -44,8 +45,12 @@ export interface SyncAgentOptions {
   };
   /** Whether packets to `remote` need another next hop than the kernel's own for this flow. */
   redirects?: (kernel: Tuple, remote: Address) => boolean;
+  /** What else there is on this machine; unless given, nothing that stands in the way of a claim. */
+  occupancy?: Occupancy;
   onEvent: (e: SyncEvent) => void;
 }
+
+const ALONE: Occupancy = { isOurs: () => true, isAnothers: () => true, isUsed: () => false };
 
 /** What runs for a flow; 'steady': nothing. */
 export type SyncState = 'steady' | 'syncing' | 'confirming';
@@ -76,6 +81,7 @@ export class SyncAgent {
       ...{ boundary, performer, clock, random, keys },
       candidatesMax: o.config.candidatesMax ?? CANDIDATES_MAX,
       redirects: o.redirects ?? (() => false),
+      occupancy: o.occupancy ?? ALONE,
       onCandidate: (kernel) => this.#candidate(kernel),
       onCommitted: (kernel, wire, epoch) => this.#committed(kernel, wire, epoch),
     });

@@ -2,14 +2,15 @@
  * Drives the responders: finds the flow that a SYN names, keeps the candidates within their
  * bounds, and answers what names nothing that is known here.
  */
-import { type Flow, ROLE, WIRE_STATE } from '../boundary/abi.gen.js';
-import type { Address } from '../wire/address.js';
+import { FLOW_FLAG, type Flow, ROLE, WIRE_STATE } from '../boundary/abi.gen.js';
+import { type Address, family, isUnicast } from '../wire/address.js';
 import type { Packet } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
 import { type Tuple, tupleEqual } from '../wire/tuple.js';
 import { CandidateTable } from './candidates.js';
 import type { Clock } from './clock.js';
 import type { RefusalReason } from './event.js';
+import { wireOf } from './handshake.js';
 import type { KeyRing } from './key-ring.js';
 import type { Confirm, Sync } from './keys.js';
 import { silentMs } from './kick.js';
@@ -33,10 +34,21 @@ export interface ClaimsOptions {
   keys: KeyRing;
   candidatesMax: number;
   redirects: (kernel: Tuple, remote: Address) => boolean;
+  occupancy: Occupancy;
   /** The other end of this flow moves, and has been answered. */
   onCandidate: (kernel: Tuple) => void;
   /** It has moved; the flow is on this wire now. */
   onCommitted: (kernel: Tuple, wire: Tuple, epoch: number) => void;
+}
+
+/** What the machine says of the wires that are claimed. */
+export interface Occupancy {
+  /** Whether what comes for this address is delivered here. */
+  isOurs(a: Address): boolean;
+  /** Whether it is one host's, and not this one. */
+  isAnothers(a: Address): boolean;
+  /** Whether a connection uses this tuple that is no TI flow. */
+  isUsed(wire: Tuple): boolean;
 }
 
 const CANDIDATES_PER_FLOW = 4;
@@ -65,6 +77,10 @@ export class Claims {
 
   /** A SYN with TI_SYNC, whoever sent it. */
   syn(wire: Tuple, packet: Packet, sync: Sync): void {
+    if (!isUnicast(wire.remote)) {
+      this.#ignore(wire, wire, 'foreign-wire');
+      return;
+    }
     const found = this.#flowOf(sync);
     if (found === undefined) {
       this.#refuse(wire, wire, packet, 'unknown-flow');
@@ -78,6 +94,10 @@ export class Claims {
     }
     if (this.#isTaken(wire, kernel)) {
       this.#refuse(kernel, wire, packet, 'tuple-in-use');
+      return;
+    }
+    if (!isOfOneKind(wire, kernel)) {
+      this.#ignore(kernel, wire, 'foreign-wire');
       return;
     }
     const former = this.#candidates.get(wire);
@@ -94,6 +114,7 @@ export class Claims {
         keys,
         isn: seq(word(this.#o.random(4))),
         nonce: word(this.#o.random(4)),
+        objection: () => this.#objection(wire, kernel, flow),
       },
     });
   }
@@ -118,6 +139,8 @@ export class Claims {
       {
         ...{ event: 'confirm', packet, confirm, flow, redirect },
         silentMs: silentMs(flow, this.#o.clock.now()),
+        objection: () =>
+          this.#isTaken(wire, kernel) ? 'tuple-in-use' : this.#objection(wire, kernel, flow),
       },
     );
   }
@@ -173,6 +196,20 @@ export class Claims {
     return entry !== undefined || boundary.flow(wire) !== undefined;
   }
 
+  /**
+   * What comes for a VM is called there as its guest is; a gateway's hosts are called as they were,
+   * or by an address of the gateway; and we ourselves by our own, which may be others by now.
+   */
+  #objection(wire: Tuple, kernel: Tuple, flow: Flow): RefusalReason | undefined {
+    const { occupancy } = this.#o;
+    const before = [kernel.local, wireOf(kernel, flow).local];
+    const isAGuests = kernel.tap !== undefined;
+    const mayBe = isAGuests || (flow.flags & FLOW_FLAG.FORWARDED) !== 0 ? before : [];
+    const isOurs = mayBe.includes(wire.local) || (!isAGuests && occupancy.isOurs(wire.local));
+    if (!isOurs || !(isAGuests || occupancy.isAnothers(wire.remote))) return 'foreign-wire';
+    return occupancy.isUsed(wire) ? 'tuple-in-use' : undefined;
+  }
+
   #confirmAgain(wire: Tuple, packet: Packet, confirm: Confirm): void {
     const entry = this.#o.boundary.wire(wire);
     if (entry?.state !== WIRE_STATE.ACTIVE) {
@@ -182,7 +219,7 @@ export class Claims {
     const { kernel } = entry;
     const flow = this.#o.boundary.flow(kernel);
     const answer = flow && answerRepeatedConfirm(flow, wire, { packet, confirm });
-    if (answer !== undefined) this.#o.performer.refuse(kernel, answer);
+    if (answer !== undefined) this.#o.performer.repeat(kernel, answer);
   }
 
   #advance(kernel: Tuple, responder: Responder, event: ResponderEvent): void {
@@ -235,9 +272,17 @@ export class Claims {
     });
   }
 
+  #ignore(kernel: Tuple, wire: Tuple, reason: RefusalReason): void {
+    this.#o.performer.report(kernel, { type: 'refused', reason, wire });
+  }
+
   /** A bare reset. */
   #refuse(kernel: Tuple, wire: Tuple, packet: Packet, reason: RefusalReason): void {
     this.#o.performer.report(kernel, { type: 'refused', reason, wire });
     this.#o.performer.refuse(kernel, resetOf(packet));
   }
 }
+
+/** One flow has one address family, and comes by one way: that of our kernel, or of one VM. */
+const isOfOneKind = (wire: Tuple, kernel: Tuple): boolean =>
+  wire.tap === kernel.tap && family(wire.local) === family(kernel.local);

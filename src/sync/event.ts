@@ -16,6 +16,7 @@ export type FailureReason =
   | 'yielded' // the other end moves as well, and goes first
   | 'stale-epoch' // the other end moved meanwhile
   | 'table-full'
+  | 'foreign-wire' // of another address family
   | 'no-port' // no free source port
   | 'no-psk' // the flow was opened with a pre-shared key that is not configured
   | 'send'; // the system refused to send; `detail` says why
@@ -30,7 +31,8 @@ export type RefusalReason =
   | 'no-psk'
   | 'table-full'
   | 'unknown-candidate'
-  | 'tuple-in-use';
+  | 'tuple-in-use'
+  | 'foreign-wire'; // not one that the flow could be on
 
 export type SyncReport =
   | { type: 'syn-sent'; wire: Tuple; epoch: number; tries: number }

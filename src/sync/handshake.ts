@@ -34,7 +34,8 @@ export type Effect =
   | { effect: 'hold' }
   | { effect: 'release' }
   | { effect: 'map'; mapping: Mapping; epoch: number; unproven: boolean } // and held
-  | { effect: 'set-wire'; wire: Tuple; state: 'syncing' | 'pending' }
+  | { effect: 'set-wire'; wire: Tuple; state: 'syncing' }
+  | { effect: 'set-wire'; wire: Tuple; state: 'pending'; ack: Seq } // of what follows our SYN/ACK
   | { effect: 'delete-wire'; wire: Tuple }
   | { effect: 'send'; packet: Packet } // to the network
   | { effect: 'refuse'; packet: Packet } // likewise, but not too often: it answers anyone
@@ -45,7 +46,7 @@ export type Effect =
   | { effect: 'report'; report: SyncReport };
 
 /** Why an effect failed; what comes after it in the list has not been done. */
-export type EffectFailure = 'no-flow' | 'stale-epoch' | 'full';
+export type EffectFailure = 'no-flow' | 'stale-epoch' | 'full' | 'foreign-wire';
 
 /** Why a TI_RST was sent; a number of the wire format. */
 export const REFUSAL = { tiack: 1, ended: 2 } as const;

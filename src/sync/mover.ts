@@ -282,7 +282,7 @@ function repeatConfirm(mover: Confirming): MoverStep {
 }
 
 /** The mapping was not committed, so its wire is still ours to delete. */
-function mapFailed(mover: Confirming, why: 'stale-epoch' | 'full'): MoverStep {
+function mapFailed(mover: Confirming, why: Exclude<EffectFailure, 'no-flow'>): MoverStep {
   const unused: Effect = { effect: 'delete-wire', wire: mover.attempt.wire };
   const { next, effects } =
     why === 'full' ? again(mover, 'table-full') : again(mover, why, { atOnce: true });

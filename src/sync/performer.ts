@@ -4,7 +4,7 @@
  * Reports go to an outbox and leave when everything is done: who hears of an event may call
  * the agent again, and must find it between two steps.
  */
-import type { Boundary } from '../boundary/boundary.js';
+import type { Boundary, NewWire } from '../boundary/boundary.js';
 import { SystemError } from '../libc/errno.js';
 import { encodePacket, type Packet } from '../wire/packet.js';
 import type { Tuple } from '../wire/tuple.js';
@@ -42,14 +42,19 @@ export interface Asker {
 /** Enough for a peer that has lost a thousand flows; too little to be worth forging for. */
 const REFUSALS = { burst: 100, perSecond: 100 };
 
+/** Those who have moved here wait for these: garbage must not use up what is there for them. */
+const REPEATS = { burst: 1000, perSecond: 1000 };
+
 export class Performer {
   /* Not an array: what is taken from the front of one moves all that is behind it. */
   readonly #outbox = new Set<SyncEvent>();
   readonly #refusals: TokenBucket;
+  readonly #repeats: TokenBucket;
   #depth = 0;
 
   constructor(private readonly o: PerformerOptions) {
     this.#refusals = new TokenBucket(REFUSALS, o.clock.now());
+    this.#repeats = new TokenBucket(REPEATS, o.clock.now());
   }
 
   /** Runs `body`; reports made in it leave at the end of the outermost one. */
@@ -92,7 +97,7 @@ export class Performer {
         return failureOf(boundary.command(map).result);
       }
       case 'set-wire':
-        return this.#setWire(kernel, e.wire, e.state);
+        return this.#setWire(e.wire, { ...e, kernel });
       case 'delete-wire':
         boundary.deleteWire(e.wire);
         return undefined;
@@ -130,6 +135,11 @@ export class Performer {
     if (this.#refusals.take(this.o.clock.now())) this.send(kernel, packet);
   }
 
+  /** The same for what has been answered before, and may not have arrived. */
+  repeat(kernel: Tuple, packet: Packet): void {
+    if (this.#repeats.take(this.o.clock.now())) this.send(kernel, packet);
+  }
+
   /** No route yet, a full queue: as good as lost on the way, so the timers see to it. */
   #trySending(kernel: Tuple, send: () => void): void {
     try {
@@ -140,9 +150,9 @@ export class Performer {
     }
   }
 
-  #setWire(kernel: Tuple, wire: Tuple, state: 'syncing' | 'pending'): EffectFailure | undefined {
+  #setWire(wire: Tuple, entry: NewWire): EffectFailure | undefined {
     try {
-      this.o.boundary.setWire(wire, { kernel, state });
+      this.o.boundary.setWire(wire, entry);
       return undefined;
     } catch (error) {
       if (!(error instanceof SystemError)) throw error;

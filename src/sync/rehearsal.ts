@@ -149,7 +149,7 @@ class OneFlow implements SyncBoundary {
 
   setWire(t: Tuple, { kernel, state }: Parameters<SyncBoundary['setWire']>[1]): void {
     const number = state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING;
-    this.#wires.set(tupleKey(t), { kernel, state: number });
+    this.#wires.set(tupleKey(t), { kernel, ack: seq(0), state: number });
   }
 
   deleteWire(t: Tuple): void {

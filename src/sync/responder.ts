@@ -6,6 +6,7 @@
  *                      not reset here?         --no--> gone, TI_RST
  *                      epoch newer?            --no--> gone, silence     never gets this far)
  *                      TIAck within?           --no--> gone, TI_RST
+ *                      nobody else's wire?     --no--> gone, bare RST or silence
  *                        | yes: SYN/ACK
  *                        v
  *                     pending --CONFIRM valid, epoch and TIAck still right--> committed
@@ -86,6 +87,8 @@ export interface Syn {
   keys: EndKeys;
   isn: Seq;
   nonce: number;
+  /** Why the wire cannot be claimed; asked only once the rest is right, since it asks the system. */
+  objection(): RefusalReason | undefined;
 }
 
 /** A packet with TI_CONFIRM on a candidate's wire. */
@@ -93,6 +96,8 @@ export interface ConfirmPacket {
   packet: Packet;
   confirm: Confirm;
   flow: Flow;
+  /** As of the SYN: somebody may have taken the wire since. */
+  objection(): RefusalReason | undefined;
   /** For the mapping, if it is committed. */
   redirect: boolean;
   /** For how long nothing has come in on the flow. */
@@ -144,12 +149,14 @@ function answerSyn(syn: Syn): ResponderStep {
     const rst = signedRefusal('tiack', keys, sync, packet);
     return refuse(wire, 'invalid-tiack', { effect: 'send', packet: rst });
   }
+  const objection = syn.objection();
+  if (objection !== undefined) return refuse(wire, objection, ...answerTo(objection, packet));
   const candidate = newCandidate(syn);
   const { epoch, tiack } = sync;
   return {
     next: { state: 'pending', candidate },
     effects: [
-      { effect: 'set-wire', wire, state: 'pending' },
+      { effect: 'set-wire', wire, state: 'pending', ack: seqAdd(candidate.isn.ours, 1) },
       { effect: 'send', packet: candidate.synAck },
       { effect: 'report', report: { type: 'candidate', wire, epoch, tiack } },
     ],
@@ -205,6 +212,9 @@ function answerConfirm(responder: Pending, o: ConfirmPacket): ResponderStep {
     const rst: Effect = { effect: 'send', packet: signedRefusal('tiack', keys, sync, o.packet) };
     return drop(candidate, rst, refused(wire, 'invalid-tiack'));
   }
+  const objection = o.objection();
+  if (objection !== undefined)
+    return drop(candidate, ...answerTo(objection, o.packet), refused(wire, objection));
   const mapping = mappingOf(o.flow, {
     wire,
     isn: candidate.isn,
@@ -280,8 +290,12 @@ function signedRefusal(
   return resetOf(packet, signRst(keys.ours, { kind: 'ti-rst', reason: REFUSAL[why], epoch }));
 }
 
-const obstacleOf = (why: 'stale-epoch' | 'full'): RefusalReason =>
+const obstacleOf = (why: Exclude<EffectFailure, 'no-flow'>): RefusalReason =>
   why === 'full' ? 'table-full' : why;
+
+/** A true mover does better from another port; what none would claim is not answered. */
+const answerTo = (objection: RefusalReason, packet: Packet): Effect[] =>
+  objection === 'foreign-wire' ? [] : [{ effect: 'refuse', packet: resetOf(packet) }];
 
 const refused = (wire: Tuple, reason: RefusalReason): Effect => ({
   effect: 'report',

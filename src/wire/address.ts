@@ -66,6 +66,17 @@ export type Family = 4 | 6;
 /** The IP version of an address. */
 export const family = (a: Address): Family => (a.includes(':') ? 6 : 4);
 
+/**
+ * Whether it can be one host's on a network: not unspecified, loopback, multicast, reserved or
+ * broadcast (RFC 6890).  What is the broadcast address of a network only its routes tell.
+ */
+export function isUnicast(a: Address): boolean {
+  const bytes = addressBytes(a);
+  const [first = 0] = bytes;
+  if (family(a) === 4) return first !== 0 && first !== 127 && first < 224;
+  return first !== 0xff && bytes.some((byte, at) => byte > (at === 15 ? 1 : 0));
+}
+
 const isMapped = (bytes: Uint8Array): boolean =>
   MAPPED_PREFIX.every((byte, index) => bytes[index] === byte);
 

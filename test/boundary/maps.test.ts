@@ -21,6 +21,7 @@ import { pinDirectory } from '../../src/boundary/bpffs.js';
 import { objectGet } from '../../src/boundary/libbpf.js';
 import { BpfMap } from '../../src/boundary/map.js';
 import { address } from '../../src/wire/address.js';
+import { seq } from '../../src/wire/seq.js';
 import { type Tuple, tupleText } from '../../src/wire/tuple.js';
 import { runDirectory } from './runtime-directory.js';
 
@@ -88,9 +89,9 @@ test('65,536 flows are read, each once', () => {
 test('wires are noted and forgotten', () => {
   const [wire, kernel] = [tupleOf(1), tupleOf(2)];
   boundary.setWire(wire, { kernel, state: 'syncing' });
-  assert.deepEqual(boundary.wire(wire), { kernel, state: WIRE_STATE.SYNCING });
-  boundary.setWire(wire, { kernel, state: 'pending' });
-  assert.deepEqual(boundary.wire(wire), { kernel, state: WIRE_STATE.PENDING });
+  assert.deepEqual(boundary.wire(wire), { kernel, ack: 0, state: WIRE_STATE.SYNCING });
+  boundary.setWire(wire, { kernel, state: 'pending', ack: seq(7) });
+  assert.deepEqual(boundary.wire(wire), { kernel, ack: 7, state: WIRE_STATE.PENDING });
   boundary.deleteWire(wire);
   assert.equal(boundary.wire(wire), undefined);
   boundary.deleteWire(wire); // nothing there: nothing to do

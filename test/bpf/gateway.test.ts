@@ -120,7 +120,7 @@ both('a synchronization of a flow of this gateway never gets to the host', (f) =
     ['packet'],
   );
   // Of its SYN/ACK the gateway's own daemon is the sender.
-  plane.boundary.setWire(wire.tuple, { kernel: wire.tuple, state: 'pending' });
+  plane.boundary.setWire(wire.tuple, { kernel: wire.tuple, state: 'pending', ack: seq(0) });
   for (const [direction, line] of synchronization(halves)) {
     if (direction === 'in') plane.expect(wire, 'in', line, 'drop sync');
   }

@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { FLOW_FLAG, LIMIT } from '../../src/boundary/abi.gen.js';
 import { encodePacket } from '../../src/wire/packet.js';
-import { seq } from '../../src/wire/seq.js';
+import { seq, seqAdd } from '../../src/wire/seq.js';
 import {
   assertChecksums,
   DataPlane,
@@ -287,18 +287,28 @@ both('a wire that is being synchronized: all that comes is for the daemon', (f) 
   assertHandedUp(wire, 'PA 1:301(300) ack 1 win 1');
 });
 
-both('a wire that is not confirmed: data is dropped, CONFIRM is for the daemon', (f) => {
-  const kernel = openFlow(plane, f);
-  const wire = { ...kernel, tuple: movedTuple(kernel.tuple, f) };
-  plane.boundary.setWire(wire.tuple, { kernel: kernel.tuple, state: 'pending' });
-  plane.expect(wire, 'in', 'PA 1:101(100) ack 1 win 1', 'drop pending');
-  plane.expect(wire, 'in', 'R  1:1(0) win 0', 'drop pending');
-  assertHandedUp(wire, `A  1:1(0) ack 1 win 1 <nop,${CONFIRM}>`);
-  // The old wire goes on meanwhile.
-  plane.expect(kernel, 'in', 'PA 1:101(100) ack 1 win 1', 'same');
-  plane.boundary.deleteWire(wire.tuple);
-  plane.expect(wire, 'in', 'PA 1:101(100) ack 1 win 1', 'same');
-});
+both(
+  'a wire that is claimed: what follows the SYN/ACK is dropped, CONFIRM is for the daemon',
+  (f) => {
+    const kernel = openFlow(plane, f);
+    const wire = { ...kernel, tuple: movedTuple(kernel.tuple, f) };
+    const ack = seqAdd(wire.iss, 1);
+    plane.boundary.setWire(wire.tuple, { kernel: kernel.tuple, state: 'pending', ack });
+    plane.expect(wire, 'in', 'PA 1:101(100) ack 1 win 1', 'drop pending');
+    plane.expect(wire, 'in', 'A  1:1(0) ack 1 win 1', 'drop pending');
+    // Whoever else talks on it is not to know.
+    plane.expect(wire, 'in', 'PA 1:101(100) ack 2 win 1', 'same');
+    plane.expect(wire, 'in', 'R  1:1(0) win 0', 'same');
+    plane.expect(wire, 'in', 'S  0:0(0) win 1 <mss 1460>', 'same');
+    plane.expect(wire, 'out', 'PA 1:101(100) ack 2 win 1', 'same');
+    plane.expect(wire, 'out', 'SA 0:0(0) ack 1 win 1 <mss 1460>', 'same');
+    assertHandedUp(wire, `A  1:1(0) ack 1 win 1 <nop,${CONFIRM}>`);
+    // The old wire goes on meanwhile.
+    plane.expect(kernel, 'in', 'PA 1:101(100) ack 1 win 1', 'same');
+    plane.boundary.deleteWire(wire.tuple);
+    plane.expect(wire, 'in', 'PA 1:101(100) ack 1 win 1', 'same');
+  },
+);
 
 /** Ours by kind and ExID only: version, subtype or length is another. */
 const NEAR_MISSES = [

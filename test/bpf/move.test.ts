@@ -8,6 +8,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { FLOW_FLAG, WIRE_STATE } from '../../src/boundary/abi.gen.js';
+import { address } from '../../src/wire/address.js';
 import { seq, seqAdd } from '../../src/wire/seq.js';
 import {
   DataPlane,
@@ -282,9 +283,29 @@ both('forgotten: plain TCP, and nothing points to it', (f) => {
   );
 });
 
+both('a flow is not mapped to a wire of another family, or of a tap', (f) => {
+  const flow = move(f);
+  const before = plane.boundary.flow(flow.kernel.tuple);
+  assert.ok(before);
+  const [mapping] = before.mapping;
+  const other = address(f === 4 ? '2001:db8::1' : '192.0.2.1');
+  for (const change of [{ local: other, remote: other }, { remote: other }, { tap: 5 }]) {
+    const wire = { ...mapping.wire, ...change };
+    const { result } = plane.boundary.command({
+      ...{ verb: 'map', kernel: flow.kernel.tuple, epoch: 9, unproven: false, held: false },
+      mapping: { ...mapping, wire },
+    });
+    assert.equal(result, 'foreign-wire');
+    assert.equal(plane.boundary.wire(wire), undefined);
+  }
+  const after = plane.boundary.flow(flow.kernel.tuple);
+  assert.deepEqual([after?.epoch, after?.active], [before.epoch, before.active]);
+  flow.out('A  1:1(0) ack 1 win 1', 'A  1001:1001(0) ack 5001 win 1');
+});
+
 both('a mapped wire cannot be set or deleted from outside', (f) => {
   const flow = move(f);
-  const state = { kernel: flow.kernel.tuple, state: 'pending' } as const;
+  const state = { kernel: flow.kernel.tuple, state: 'pending', ack: seq(0) } as const;
   assert.throws(() => plane.boundary.setWire(flow.wire.tuple, state), /carries a flow/);
   assert.throws(() => plane.boundary.deleteWire(flow.wire.tuple), /carries a flow/);
 });

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
 import { until } from '../../src/lab/wait.js';
 import { Netlink } from '../../src/link/netlink.js';
-import { routeTo } from '../../src/link/route.js';
+import { routeTo, routeType } from '../../src/link/route.js';
 import { address } from '../../src/wire/address.js';
 import { FAR, Network, vmAddress } from './network.js';
 
@@ -19,6 +19,22 @@ function unconfigure(): void {
   network.ip('vm', ['addr flush dev eth0 scope global', 'route flush table main']);
   network.ip('vm', ['route flush table main'], 6);
 }
+
+describe('routeType', () => {
+  it("an address of this machine, another's, everybody's, nobody's", () => {
+    network.configure('athos');
+    const types = ([a, is]: readonly [string, string | undefined]) =>
+      assert.equal(routeType(netlink, address(a)), is, a);
+    [
+      ...[[vmAddress('athos', 4), 'local'] as const, [vmAddress('athos', 6), 'local'] as const],
+      ...[[FAR[4], 'unicast'] as const, [FAR[6], 'unicast'] as const],
+      ...[['192.0.2.255', 'broadcast'] as const, ['224.0.0.251', 'multicast'] as const],
+      ['127.0.0.1', 'local'] as const,
+    ].forEach(types);
+    unconfigure();
+    assert.equal(routeType(netlink, FAR[4]), undefined);
+  });
+});
 
 describe('routeTo', () => {
   for (const family of [4, 6] as const) {

@@ -3,10 +3,11 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
+import { isTracked } from '../../src/link/conntrack-look-up.js';
 import { Netlink } from '../../src/link/netlink.js';
-import { destroySocket, tcpSockets, unackedSegments } from '../../src/link/sockets.js';
+import { destroySocket, hasSocket, tcpSockets, unackedSegments } from '../../src/link/sockets.js';
 import { address } from '../../src/wire/address.js';
-import type { Tuple } from '../../src/wire/tuple.js';
+import { type Tuple, tupleReverse } from '../../src/wire/tuple.js';
 import { Network } from './network.js';
 
 const network = new Network();
@@ -44,6 +45,30 @@ describe('TCP sockets', () => {
   });
 
   for (const host of ['127.0.0.1', '::1']) {
+    it(`${host}: whether a tuple has a socket; a listening one is not it`, async () => {
+      // conntrack looks at what a rule asks it to.
+      const rules = [
+        'add table inet t',
+        'add chain inet t c { type filter hook output priority 0; }',
+      ];
+      network.run('vm', 'nft', [...rules, 'add rule inet t c ct state new counter'].join('; '));
+      const client = connect(port, host);
+      await Promise.all([once(client, 'connect'), once(server, 'connection')]);
+      const local = address(host);
+      const theirs: Tuple = {
+        ...{ local, localPort: port, remote: local, remotePort: client.localPort ?? 0 },
+      };
+      const unused = { ...theirs, remotePort: theirs.remotePort ^ 1 };
+      assert.equal(hasSocket(netlink, theirs), true);
+      assert.equal(hasSocket(netlink, unused), false);
+      assert.equal(isTracked(netlink, theirs), true);
+      assert.equal(isTracked(netlink, tupleReverse(theirs)), true);
+      assert.equal(isTracked(netlink, unused), false);
+      destroySocket(netlink, theirs);
+      client.on('error', () => undefined).destroy();
+      network.run('vm', 'nft', 'delete table inet t');
+    });
+
     it(`${host}: both ends are listed and can be ended`, async () => {
       const client = connect(port, host);
       await Promise.all([once(client, 'connect'), once(server, 'connection')]);

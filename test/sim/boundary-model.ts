@@ -14,7 +14,7 @@ import {
   WIRE_STATE,
   type Wire,
 } from '../../src/boundary/abi.gen.js';
-import type { Command, CommandResult } from '../../src/boundary/boundary.js';
+import type { Command, CommandResult, NewWire } from '../../src/boundary/boundary.js';
 import type { SyncBoundary } from '../../src/sync/agent.js';
 import { encodePacket, type Packet, segmentEnd } from '../../src/wire/packet.js';
 import { type Seq, seq, seqAdd, seqAfter, seqBefore, seqMax } from '../../src/wire/seq.js';
@@ -63,10 +63,14 @@ export class BoundaryModel implements SyncBoundary {
     return this.wires.get(tupleText(t))?.entry;
   }
 
-  setWire(t: Tuple, w: { kernel: Tuple; state: 'syncing' | 'pending' }): void {
+  setWire(t: Tuple, w: NewWire): void {
     this.#refuseActive(t);
-    const state = w.state === 'syncing' ? WIRE_STATE.SYNCING : WIRE_STATE.PENDING;
-    this.wires.set(tupleText(t), { wire: t, entry: { kernel: w.kernel, state } });
+    const { kernel } = w;
+    const entry: Wire =
+      w.state === 'syncing'
+        ? { kernel, ack: seq(0), state: WIRE_STATE.SYNCING }
+        : { kernel, ack: w.ack, state: WIRE_STATE.PENDING };
+    this.wires.set(tupleText(t), { wire: t, entry });
   }
 
   deleteWire(t: Tuple): void {
@@ -154,8 +158,9 @@ export class BoundaryModel implements SyncBoundary {
     const entry = this.wire(wire);
     const isSynchronization = p.options.some((o) => o.kind.startsWith('ti-'));
     if (isSynchronization || entry?.state === WIRE_STATE.SYNCING) return this.#forDaemon(wire, p);
-    if (entry?.state === WIRE_STATE.PENDING) return this.#drop('pending');
-    if (entry !== undefined) return this.#mappedIn(p, wire, entry.kernel);
+    if (entry?.state === WIRE_STATE.PENDING && p.ack === entry.ack) return this.#drop('pending');
+    if (entry !== undefined && entry.state !== WIRE_STATE.PENDING)
+      return this.#mappedIn(p, wire, entry.kernel);
     const flow = this.flows.get(tupleText(wire))?.flow;
     if (flow === undefined) return p;
     if (flow.active !== 0) return this.#drop('old-path');
@@ -263,7 +268,7 @@ export class BoundaryModel implements SyncBoundary {
     flow.flags &= ~FLOW_FLAG.STALLED;
     flow.flags = (flow.flags & ~FLOW_FLAG.UNPROVEN) | (c.unproven ? FLOW_FLAG.UNPROVEN : 0);
     flow.flags = (flow.flags & ~FLOW_FLAG.HELD) | (c.held ? FLOW_FLAG.HELD : 0);
-    const entry = { kernel: c.kernel, state: WIRE_STATE.ACTIVE };
+    const entry = { kernel: c.kernel, ack: seq(0), state: WIRE_STATE.ACTIVE };
     this.wires.set(tupleText(c.mapping.wire), { wire: c.mapping.wire, entry });
   }
 

@@ -7,15 +7,17 @@ import { describe, test } from 'node:test';
 import fc from 'fast-check';
 import { FLOW_FLAG, WIRE_STATE } from '../../src/boundary/abi.gen.js';
 import { SystemError } from '../../src/libc/errno.js';
+import type { Occupancy } from '../../src/sync/agent.js';
 import { address } from '../../src/wire/address.js';
-import { encodePacket } from '../../src/wire/packet.js';
-import { seqAdd } from '../../src/wire/seq.js';
-import { tupleText } from '../../src/wire/tuple.js';
+import { encodePacket, type Packet } from '../../src/wire/packet.js';
+import { seq, seqAdd } from '../../src/wire/seq.js';
+import { type Tuple, tupleKey, tupleReverse, tupleText } from '../../src/wire/tuple.js';
 import { FakeClock } from '../sim/fake-clock.js';
 import { decoded, End, exchange, pair } from './end.js';
 
 const NEW = address('198.51.100.10');
 const NEWER = address('198.51.100.11');
+const flagsOf = (packets: Packet[]): string[] => packets.map(({ flags }) => flags);
 const PATH = { mtu: 1500, redirect: false };
 
 describe('what is not as it should be', () => {
@@ -33,6 +35,27 @@ describe('what is not as it should be', () => {
     assert.equal(answers.length, 50);
     assert.ok(answers.every((p) => p.flags === 'RA' && p.ack === seqAdd(syn.seq, 1)));
     assert.ok(stranger.types().every((t) => t === 'refused unknown-flow'));
+  });
+
+  test('garbage does not use up the answers to who has moved', () => {
+    const p = pair();
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    const [syn] = p.mover.takeSent();
+    assert.ok(syn);
+    p.peer.receive(syn);
+    p.mover.receive(...p.peer.takeSent());
+    const confirm = p.mover.takeSent().find((packet) => packet.flags === 'A');
+    assert.ok(confirm);
+    p.peer.receive(confirm);
+    p.peer.takeSent();
+    const options = syn.options.map((o) => (o.kind === 'ti-sync' ? { ...o, initiatorHalf: 7 } : o));
+    for (let i = 0; i < 1000; i++) p.peer.receive({ ...syn, sourcePort: 61_000, options });
+    assert.equal(p.peer.takeSent().length, 100);
+    p.peer.receive(confirm);
+    assert.deepEqual(
+      p.peer.takeSent().map((packet) => packet.flags),
+      ['A'],
+    );
   });
 
   test('one half of the TIFID is not enough', () => {
@@ -102,6 +125,83 @@ describe('what is not as it should be', () => {
     p.peer.receive({ ...syn, source: wire.local, sourcePort: wire.localPort });
     assert.equal(p.peer.types().at(-1), 'refused tuple-in-use');
     assert.equal(p.peer.agent.load().candidates, 0);
+  });
+
+  test('a wire that somebody talks on is not claimed; nor confirmed, if that began since', () => {
+    let used = true;
+    const occupancy = { isOurs: () => true, isAnothers: () => true, isUsed: () => used };
+    const p = pair({ peer: { occupancy } });
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    const [syn] = p.mover.takeSent();
+    assert.ok(syn);
+    p.peer.receive(syn);
+    assert.deepEqual(p.peer.types(), ['refused tuple-in-use']);
+    assert.equal(p.peer.boundary.wires.size, 0);
+    assert.deepEqual(flagsOf(p.peer.takeSent()), ['RA']);
+    used = false;
+    p.peer.receive(syn);
+    p.mover.receive(...p.peer.takeSent());
+    used = true;
+    p.peer.receive(...p.mover.takeSent());
+    assert.equal(p.peer.types().at(-1), 'refused tuple-in-use');
+    assert.equal(p.peer.boundary.wires.size, 0);
+    assert.equal(p.peer.flow(p.peerKernel).active, 0);
+    // The mover hears it at once, and begins again from another port.
+    assert.deepEqual(flagsOf(p.peer.takeSent()), ['R']);
+  });
+
+  const FOREIGN: Array<[string, Partial<Packet>, Partial<Occupancy>]> = [
+    ['multicast', { source: address('224.0.0.251') }, {}],
+    ['loopback', { source: address('127.0.0.1') }, {}],
+    ['nobody', { source: address('0.0.0.0') }, {}],
+    ['everybody', { source: address('255.255.255.255') }, {}],
+    ["everybody of a network, as this machine's routes say", {}, { isAnothers: () => false }],
+    ['an address that is not ours', {}, { isOurs: () => false }],
+    [
+      'another address family',
+      { source: address('2001:db8::1'), destination: address('2001:db8::2') },
+      {},
+    ],
+  ];
+  for (const [what, change, says] of FOREIGN) {
+    test(`a claim by or to ${what}: silence`, () => {
+      const occupancy = {
+        ...{ isOurs: () => true, isAnothers: () => true, isUsed: () => false },
+        ...says,
+      };
+      const p = pair({ peer: { occupancy } });
+      p.mover.agent.move(p.kernel, NEW, PATH);
+      const [syn] = p.mover.takeSent();
+      assert.ok(syn);
+      p.peer.receive({ ...syn, ...change });
+      assert.deepEqual(p.peer.types(), ['refused foreign-wire']);
+      assert.deepEqual(p.peer.takeSent(), []);
+      assert.equal(p.peer.boundary.wires.size, 0);
+    });
+  }
+
+  test("a VM's flow is claimed on its own tap and address only", () => {
+    const p = pair();
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    const [syn] = p.mover.takeSent();
+    assert.ok(syn);
+    const { kernel, flow } = [...p.peer.boundary.flows.values()][0] ?? {};
+    assert.ok(kernel && flow);
+    p.peer.boundary.flows.clear();
+    const guests = { ...kernel, tap: 5 };
+    p.peer.boundary.flows.set('a guest', { kernel: guests, flow });
+    p.peer.boundary.flow = (t) => (tupleKey(t) === tupleKey(guests) ? flow : undefined);
+    const wire = { ...tupleReverse(p.kernel), remote: NEW, remotePort: syn.sourcePort };
+    const claimed = (t: Tuple) => {
+      const bytes = encodePacket({ ...syn, destination: t.local });
+      p.peer.agent.packet({ tuple: t, packet: bytes, at: 0n });
+      return p.peer.types().at(-1);
+    };
+    assert.equal(claimed(wire), 'refused foreign-wire');
+    assert.equal(claimed({ ...wire, tap: 6 }), 'refused foreign-wire');
+    const elsewhere = { ...wire, tap: 5, local: address('203.0.113.8') };
+    assert.equal(claimed(elsewhere), 'refused foreign-wire');
+    assert.equal(claimed({ ...wire, tap: 5 }), 'candidate');
   });
 
   test('a pre-shared key that is not configured', () => {
@@ -182,7 +282,7 @@ describe('what is not as it should be', () => {
     const p = pair({ mover: { config: { sourcePorts: { first: 61_000, last: 61_000 } } } });
     const other = p.mover.open('mover', 1);
     const taken = { ...p.kernel, local: NEW, localPort: 61_000 };
-    p.mover.boundary.setWire(taken, { kernel: other, state: 'pending' });
+    p.mover.boundary.setWire(taken, { kernel: other, state: 'pending', ack: seq(0) });
     p.mover.agent.move(p.kernel, NEW, PATH);
     assert.deepEqual(p.mover.types(), ['failed no-port']);
   });

@@ -137,6 +137,7 @@ export const synOf = (peer: Flow, packet: Packet, o: Partial<Syn> = {}): Syn => 
   keys: keysOf(peer),
   isn: ISN_PEER,
   nonce: 0x7e7f8081,
+  objection: () => undefined,
   ...o,
 });
 
@@ -169,6 +170,7 @@ export const confirmEvent = (packet: Packet, flow: Flow, redirect = false) => ({
   flow,
   redirect,
   silentMs: 0,
+  objection: () => undefined,
 });
 
 /** Effects in short: 'hold', 'send SA', 'inject ICMP x5', 'arm 250', 'report failed no-answer'. */

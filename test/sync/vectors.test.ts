@@ -145,7 +145,7 @@ for (const v of synchronizationVectors) {
     const syn = {
       ...{ packet, sync: optionOf<Sync>(packet, 'ti-sync'), kernel: tupleReverse(kernel) },
       ...{ wire: incoming(packet), flow: peer, keys: peerKeys },
-      ...{ isn: seq(v.wire_isn_peer), nonce: word(v.nonce_peer) },
+      ...{ isn: seq(v.wire_isn_peer), nonce: word(v.nonce_peer), objection: () => undefined },
     };
     const pending = stepResponder({ state: 'listening' }, { event: 'syn', syn });
     assert.ok(pending.next.state === 'pending');
@@ -160,6 +160,7 @@ for (const v of synchronizationVectors) {
     const confirm = packetOf(v, 'CONFIRM').packet;
     const committed = stepResponder(pending.next, {
       ...{ event: 'confirm', packet: confirm, flow: peer, redirect: false, silentMs: 0 },
+      objection: () => undefined,
       confirm: optionOf<Confirm>(confirm, 'ti-confirm'),
     });
     assert.equal(committed.next.state, 'committed');
@@ -176,7 +177,7 @@ for (const v of synchronizationVectors) {
       const sync = optionOf<Sync>(packet, 'ti-sync');
       const wire = incoming(packet);
       const own = { kernel: tupleReverse(kernel), flow: peer, isn: mover.iss, nonce: 1 };
-      const syn = { packet, sync, wire, keys, ...own };
+      const syn = { packet, sync, wire, keys, ...own, objection: () => undefined };
       const { effects } = stepResponder({ state: 'listening' }, { event: 'syn', syn });
       const sent = effects.find((e) => e.effect === 'send' || e.effect === 'refuse');
       return sent && toHex(encodePacket(sent.packet));

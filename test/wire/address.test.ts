@@ -9,6 +9,7 @@ import {
   addressFromBytes,
   addressMapped,
   family,
+  isUnicast,
 } from '../../src/wire/address.js';
 import { tupleEqual, tupleReverse, tupleText } from '../../src/wire/tuple.js';
 import { address4, address6 } from './arbitrary.js';
@@ -106,4 +107,11 @@ test('a tuple reads local > remote, IPv6 in brackets', () => {
   assert.ok(tupleEqual(tupleReverse(tupleReverse(t)), t));
   assert.ok(!tupleEqual(tupleReverse(t), t));
   assert.ok(!tupleEqual({ ...t, remotePort: 40001 }, t));
+});
+
+test('what can be one host on a network', () => {
+  for (const a of ['192.0.2.1', '10.0.0.1', '169.254.1.1', '2001:db8::1', 'fe80::1', '::2'])
+    assert.ok(isUnicast(address(a)), a);
+  const nobody = ['0.0.0.0', '0.1.2.3', '127.0.0.1', '224.0.0.1', '240.0.0.1', '255.255.255.255'];
+  for (const a of [...nobody, '::', '::1', 'ff02::1']) assert.ok(!isUnicast(address(a)), a);
 });
