@@ -102,8 +102,8 @@ export class Stalls {
   /** To be called with EVENT_REVIVED: something has come in. */
   revived(kernel: Tuple): void {
     const entry = this.#entries.get(tupleKey(kernel));
+    this.#wake(kernel, this.isTrying(kernel));
     if (entry === undefined) return;
-    if (this.#isTrying(entry)) this.#giveWay(entry);
     if (entry.told) this.#o.emit({ event: 'revived', kernel: tupleText(kernel) });
     this.#forget(entry);
   }
@@ -196,8 +196,12 @@ export class Stalls {
   #standIn(kernel: Tuple): void {
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined) return;
+    this.#o.agent.standIn(kernel, this.#awaitsAnswer(kernel, flow));
+  }
+
+  #awaitsAnswer(kernel: Tuple, flow: Flow): boolean {
     const isKnown = (flow.flags & FLOW_FLAG.CLOSED) !== 0 || flow.sndUna !== flow.sndNxt;
-    this.#o.agent.standIn(kernel, isKnown || this.#o.isInFlight(kernel));
+    return isKnown || this.#o.isInFlight(kernel);
   }
 
   #try(entry: Entry): void {
@@ -245,6 +249,19 @@ export class Stalls {
     const swallowed = underway.since !== undefined && msOfNs(flow.seenOut) >= underway.since;
     if (swallowed) this.#o.agent.kick(kernel);
     else this.#o.agent.cancel(kernel);
+  }
+
+  /* The path works: an attempt is over, and what its kernel would send again at some time is sent now.
+   * Not that of a flow which is on its way elsewhere, or which has no way out.
+   */
+  #wake(kernel: Tuple, trying: boolean): void {
+    const { agent, boundary } = this.#o;
+    const flow = boundary.flow(kernel);
+    if (flow === undefined || (flow.flags & FLOW_FLAG.UNPROVEN) !== 0) return;
+    const isBusy = agent.underway(kernel) !== undefined || (flow.flags & FLOW_FLAG.HELD) !== 0;
+    if (isBusy && !trying) return;
+    if (this.#awaitsAnswer(kernel, flow)) agent.kick(kernel);
+    else agent.cancel(kernel);
   }
 
   #armBeat(): void {

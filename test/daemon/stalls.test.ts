@@ -26,6 +26,8 @@ interface Machine {
   unansweredMs?: number;
   holdMs?: number;
   away?: boolean;
+  /** Whether its kernel waits for an ACK. */
+  inFlight?: boolean;
   /** The attempt does not get its turn. */
   queued?: boolean;
 }
@@ -67,7 +69,7 @@ function machine(o: Machine = {}) {
     },
     clock,
     isDeparting: () => false,
-    isInFlight: () => true,
+    isInFlight: () => o.inFlight ?? true,
     end: (_, reason) => done.push(`end ${reason}`),
     emit: ({ event }) => done.push(`emit ${event}`),
   } as StallsOptions);
@@ -155,14 +157,34 @@ test('something comes in: the attempt gives way at once', () => {
   stalls.stalled(KERNEL);
   looked();
   stalls.revived(KERNEL);
-  assert.deepEqual(looked(), ['cancel', 'emit revived']);
+  assert.deepEqual(looked(), ['kick', 'emit revived']);
+});
+
+test('something comes in between two attempts: its kernel is woken', () => {
+  const { stalls, flow, looked } = machine({ unansweredMs: 1_200 });
+  stalls.stalled(KERNEL);
+  looked();
+  stalls.revived(KERNEL);
+  assert.deepEqual(looked(), ['kick']);
+  stalls.revived(KERNEL);
+  assert.deepEqual(looked(), ['kick'], 'also by a daemon that has not seen it stall');
+  flow.flags = FLOW_FLAG.HELD;
+  stalls.revived(KERNEL);
+  assert.deepEqual(looked(), [], 'but not without a way out');
+});
+
+test('something comes in, and nothing waits for an answer: nobody is woken', () => {
+  const { stalls, looked } = machine({ inFlight: false });
+  stalls.revived(KERNEL);
+  assert.deepEqual(looked(), ['cancel']);
 });
 
 test('a mapping that waits for its proof is not given up', () => {
-  const { stalls, state, looked } = machine();
+  const { stalls, flow, state, looked } = machine();
   stalls.stalled(KERNEL);
   looked();
   state.agent = 'confirming';
+  flow.flags |= FLOW_FLAG.UNPROVEN;
   stalls.revived(KERNEL);
   assert.deepEqual(looked(), ['emit revived']);
 });

@@ -31,6 +31,8 @@ export class LinkModel {
   onSend: (p: Packet) => void = () => undefined;
   /** Sees every packet when it arrives somewhere. */
   onArrival: (p: Packet) => void = () => undefined;
+  /** A middlebox on the way that does not let everything through. */
+  passes: (p: Packet) => boolean = () => true;
 
   constructor(
     private readonly clock: Clock,
@@ -60,6 +62,7 @@ export class LinkModel {
   /** As send, by an attacker on the path, who may use any source address. */
   transmit(p: Packet): void {
     const { hostility: h, random } = this;
+    if (!this.passes(p)) return;
     const copies = random.chance(h.drop) ? 0 : random.chance(h.duplicate) ? 2 : 1;
     for (let copy = 0; copy < copies; copy++) {
       const [low, high] = random.chance(h.straggler) ? h.late : h.delay;

@@ -179,9 +179,8 @@ export class TcpModel {
   #sendSegment(at: Seq): Seq {
     const offset = seqDiff(at, seqAdd(this.end.iss, 1));
     const length = Math.min(MSS, this.written - offset);
-    const payload = Uint8Array.from({ length: Math.max(0, length) }, (_, i) =>
-      patternByte(this.end.pattern, offset + i),
-    );
+    const payload = new Uint8Array(Math.max(0, length));
+    for (let i = 0; i < length; i++) payload[i] = patternByte(this.end.pattern, offset + i);
     const fin = this.closed && offset + payload.length >= this.written;
     const flags = `${fin ? 'F' : ''}${payload.length > 0 ? 'P' : ''}A`;
     this.#sentAt = this.clock.now();
