@@ -24,6 +24,7 @@ enum limit {
 	HALF_OPEN_MAX = 16384,  /* as many as Linux' own default SYN backlog allows, and spare */
 	PLAIN_MAX = 65536,      /* legacy connections whose reason is remembered */
 	PLAIN_PEERS_MAX = 4096, /* destinations where the option got no answer */
+	EMBRYOS_MAX = 16384,    /* flows whose SYN/ACK has no answer yet; a quarter of FLOWS_MAX */
 	HALVES_MAX = 16384,     /* random TIFID and key halves in stock */
 	EVENT_BYTES = 1048576,  /* ring buffer */
 	PACKET_MAX = 640,       /* bytes of a packet copied into an event: all headers, or a DHCP message */
@@ -117,11 +118,13 @@ enum flow_flag {
 	FLOW_HELD = 1,     /* egress is swallowed: the wire is gone, a synchronization runs */
 	FLOW_UNPROVEN = 2, /* mover: mapped, but nothing has come back yet: announce it */
 	FLOW_FIN_SENT = 4,
-	FLOW_FIN_RECEIVED = 8,
+	FLOW_FIN_RECEIVED = 8, /* and acknowledged: our kernel has taken it */
 	FLOW_RESET = 16,
 	FLOW_FORWARDED = 32, /* another host's: this machine is its gateway */
 	FLOW_STALLED = 64,  /* the daemon has been told so, and nothing has come in since */
 	FLOW_CLOSED = 128,  /* its kernel hears of no window until what is in flight is acknowledged */
+	FLOW_EMBRYONIC = 256, /* the SYN/ACK is out, and nobody has shown to have got it */
+	FLOW_FIN_SEEN = 512, /* a FIN has come in whose end is `rcv_fin` */
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
@@ -174,7 +177,8 @@ struct flow {
 	seq rcv_max;     /* end of the highest segment received */
 	__u64 seen_in;   /* last packet in */
 	__u16 window_in; /* last one received, unscaled */
-	__u8 pad3[6];
+	__u16 window_in_max; /* the largest one: how old an ACK may be */
+	seq rcv_fin;     /* counts with FLOW_FIN_SEEN */
 };
 
 enum place_flag {
@@ -274,6 +278,7 @@ enum reason {
 	DROP_ABOVE_WINDOW,  /* beyond what the synchronization's SYN/ACK allows, before it is proven */
 
 	LEGACY_SIMULTANEOUS_OPEN, /* the SYNs of both ends have crossed */
+	LEGACY_EVICTED,     /* its SYN/ACK had no answer for long, and others needed the room */
 
 	REASON_END,
 };
@@ -294,8 +299,8 @@ struct plain_peer {
 
 enum event_type {
 	EVENT_PACKET = 1,  /* a packet for the synchronization agent */
-	EVENT_OPENED = 2,  /* flow created; no wake-up */
-	EVENT_ENDED = 3,   /* FIN both ways or RST; no wake-up */
+	EVENT_OPENED = 2,  /* the handshake is through; no wake-up */
+	EVENT_ENDED = 3,   /* FIN acknowledged both ways, or RST; no wake-up */
 	EVENT_PROVEN = 4,  /* first packet on a new mapping */
 	EVENT_RST = 5,     /* bare RST on a silent path, quarantined: `packet` holds it */
 	EVENT_GUEST = 6,   /* DHCP, ARP or neighbour discovery that concerns a VM */
@@ -323,6 +328,7 @@ enum verb {
 	VERB_FORGET = 4,  /* remove the flow and all that points to it */
 	VERB_FREEZE = 5,  /* close both windows until `until`, or until it is released or moved */
 	VERB_CLOSE = 6,   /* set FLOW_CLOSED */
+	VERB_GO_ON = 7,   /* clear FLOW_RESET: its kernel has not believed the reset */
 };
 
 /* One change of a flow, done inside the kernel in one run, so that the death of the daemon

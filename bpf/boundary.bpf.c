@@ -13,7 +13,7 @@
  */
 #include <linux/if_packet.h>
 
-#include "maps.h"
+#include "embryo.h"
 #include "neighbour.h"
 #include "place.h"
 #include "rewrite.h"
@@ -252,7 +252,8 @@ static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet
 		f->outside = skb->ifindex;
 	if (p->fragment)
 		return PASS;
-	flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple);
+	if (flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple))
+		return PASS;
 	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
@@ -271,7 +272,7 @@ static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *
 		return for_daemon(skb, p);
 	if (w && w->state != WIRE_PENDING)
 		return drop(DROP_TUPLE_IN_USE);
-	if (f && f->active && !flow_is_over(f))
+	if (f && f->active && !flow_is_over(f) && !syn_is_answered(p))
 		return drop(DROP_OLD_PATH);
 	if (p->flags & TCP_ACK)
 		return syn_ack_in(skb, p, &o);
@@ -305,7 +306,8 @@ static __always_inline int tcp_out(struct __sk_buff *skb, struct packet *p)
 	f = bpf_map_lookup_elem(&flows, &p->tuple);
 	if (!f)
 		return p->tuple.tap ? tap_legacy_out(skb, p) : PASS;
-	flow_track_out(f, p, &p->tuple, bpf_ktime_get_coarse_ns());
+	if (flow_track_out(f, p, &p->tuple, bpf_ktime_get_coarse_ns()))
+		return PASS;
 	if (p->tuple.tap)
 		tap_note_next_hop(skb, f);
 	/* Whose it is shows only on its way out: what another host has sent has come in before. */
@@ -683,6 +685,9 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 		f->snd_una = next->snd_base;
 		__sync_fetch_and_and(&f->flags, ~FLOW_CLOSED);
 	}
+	/* Who has shown the key has had our SYN/ACK. */
+	if (f->flags & FLOW_EMBRYONIC)
+		embryo_grow(f, kernel);
 	if (c->unproven)
 		__sync_fetch_and_or(&f->flags, FLOW_UNPROVEN);
 	else
@@ -716,6 +721,9 @@ int boundary_command(struct command *c)
 		break;
 	case VERB_CLOSE:
 		__sync_fetch_and_or(&f->flags, FLOW_CLOSED);
+		break;
+	case VERB_GO_ON:
+		__sync_fetch_and_and(&f->flags, ~FLOW_RESET);
 		break;
 	case VERB_FREEZE:
 		f->frozen_until = c->until;

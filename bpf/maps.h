@@ -34,6 +34,13 @@ struct {
 	__uint(max_entries, HALVES_MAX);
 } halves SEC(".maps");
 
+/* The kernel tuples of embryonic flows, the oldest first; and of some that have grown up since. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__type(value, struct tuple);
+	__uint(max_entries, EMBRYOS_MAX);
+} embryos SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, EVENT_BYTES);
@@ -82,16 +89,38 @@ static __always_inline struct mapping *flow_mapping(struct flow *f)
 	return active == 1 ? &f->mapping[0] : &f->mapping[1];
 }
 
+/* Reset, or all that either end had to say is acknowledged, both FINs as well.  Until then it is
+ * like any other flow: a half-closed one may still have to carry everything.
+ */
 static __always_inline bool flow_is_over(const struct flow *f)
 {
 	const __u32 fins = FLOW_FIN_SENT | FLOW_FIN_RECEIVED;
 
-	return f->flags & FLOW_RESET || (f->flags & fins) == fins;
+	return f->flags & FLOW_RESET || ((f->flags & fins) == fins && f->snd_una == f->snd_nxt);
 }
 
 static __always_inline __be32 flow_local_half(const struct flow *f)
 {
 	return f->role == ROLE_INITIATOR ? f->initiator.tifid_half : f->responder.tifid_half;
+}
+
+static __always_inline void plain_record(const struct tuple *t, __u16 reason)
+{
+	struct plain value = { .since = bpf_ktime_get_ns(), .reason = reason };
+
+	count(reason);
+	bpf_map_update_elem(&plain, t, &value, BPF_ANY);
+}
+
+static __always_inline void flow_forget(const struct tuple *kernel, struct flow *f)
+{
+	struct mapping *m = flow_mapping(f);
+	__be32 half = flow_local_half(f);
+
+	if (m)
+		bpf_map_delete_elem(&wires, &m->wire);
+	bpf_map_delete_elem(&tifids, &half);
+	bpf_map_delete_elem(&flows, kernel);
 }
 
 /* Opened and ended flows are told without a wake-up: the daemon reads them with the next event or

@@ -4,35 +4,16 @@
  *
  *   initiator                              responder
  *   syn_out      ---- SYN    TI_OPEN ---->  syn_in        remembers the initiator's half
- *   syn_ack_in   <--- SYN/ACK TI_OPEN ----  syn_ack_out   creates its flow
- *   creates its flow
+ *   syn_ack_in   <--- SYN/ACK TI_OPEN ----  syn_ack_out   creates its flow, embryonic
+ *   creates its flow     ---- ACK ------->  opens it (embryo.h)
  *
  * Where the SYNs of both ends cross (RFC 9293, section 3.5) each would have both roles: plain.
  */
 #ifndef TIFLOW_SETUP_H
 #define TIFLOW_SETUP_H
 
-#include "maps.h"
+#include "embryo.h"
 #include "room.h"
-
-static __always_inline void plain_record(const struct tuple *t, __u16 reason)
-{
-	struct plain value = { .since = bpf_ktime_get_ns(), .reason = reason };
-
-	count(reason);
-	bpf_map_update_elem(&plain, t, &value, BPF_ANY);
-}
-
-static __always_inline void flow_forget(const struct tuple *kernel, struct flow *f)
-{
-	struct mapping *m = flow_mapping(f);
-	__be32 half = flow_local_half(f);
-
-	if (m)
-		bpf_map_delete_elem(&wires, &m->wire);
-	bpf_map_delete_elem(&tifids, &half);
-	bpf_map_delete_elem(&flows, kernel);
-}
 
 static __always_inline bool key_is_ours(const struct settings *s, __u8 key_id)
 {
@@ -116,6 +97,17 @@ static __always_inline __u16 syn_out_reason(const struct packet *p, const struct
 	return REASON_NONE;
 }
 
+/* A half that another flow of ours has is as good as none: rare, the daemon sees to it. */
+static __always_inline int flow_insert(const struct tuple *kernel, const struct flow *f, __be32 half)
+{
+	if (bpf_map_update_elem(&tifids, &half, kernel, BPF_NOEXIST))
+		return -1;
+	if (!bpf_map_update_elem(&flows, kernel, f, BPF_ANY))
+		return 0;
+	bpf_map_delete_elem(&tifids, &half);
+	return -1;
+}
+
 /* Creates the flow of a half-open connection whose peer has answered, or whom we are about to
  * answer.  `o`: the options of the SYN/ACK.
  */
@@ -125,15 +117,12 @@ static __always_inline int flow_create(struct __sk_buff *skb, const struct half_
 	const struct tuple *kernel = &syn_ack->tuple;
 	__u32 zero = 0;
 	struct flow *f = bpf_map_lookup_elem(&scratch, &zero);
-	struct flow *former = bpf_map_lookup_elem(&flows, kernel);
 	bool initiator = h->role == ROLE_INITIATOR;
 	__be32 half = h->local.tifid_half;
 	seq answer = bpf_ntohl(syn_ack->tcp.seq);
 
 	if (!f)
 		return LEGACY_TABLE_FULL;
-	if (former)
-		flow_forget(kernel, former);
 	__builtin_memset(f, 0, sizeof(*f));
 	f->initiator = initiator ? h->local : h->remote;
 	f->responder = initiator ? h->remote : h->local;
@@ -143,9 +132,10 @@ static __always_inline int flow_create(struct __sk_buff *skb, const struct half_
 	f->rcv_nxt = f->rcv_max = f->irs + 1;
 	f->created = f->seen_in = f->seen_out = bpf_ktime_get_coarse_ns();
 	f->role = h->role;
+	f->flags = initiator ? 0 : FLOW_EMBRYONIC;
 	/* Of what we open, the ACK of the handshake tells. */
 	if (syn_ack->forwarded)
-		f->flags = FLOW_FORWARDED;
+		f->flags |= FLOW_FORWARDED;
 	if (syn_ack->gateway)
 		f->outside = skb->ifindex;
 	f->options = h->options & o->negotiated;
@@ -153,14 +143,14 @@ static __always_inline int flow_create(struct __sk_buff *skb, const struct half_
 	f->wscale_in = initiator ? o->wscale : h->wscale;
 	f->mss_out = initiator ? h->mss : o->mss;
 	f->mss_in = initiator ? o->mss : h->mss;
-	/* A half that another flow of ours has is as good as none: rare, the daemon sees to it. */
-	if (bpf_map_update_elem(&tifids, &half, kernel, BPF_NOEXIST))
+	if (flow_insert(kernel, f, half) &&
+	    (!embryo_evict(EMBRYOS_LOOKED_AT) || flow_insert(kernel, f, half)))
 		return LEGACY_TABLE_FULL;
-	if (bpf_map_update_elem(&flows, kernel, f, BPF_ANY)) {
-		bpf_map_delete_elem(&tifids, &half);
-		return LEGACY_TABLE_FULL;
-	}
 	bpf_map_delete_elem(&plain, kernel);
+	if (!initiator) {
+		embryo_note(kernel);
+		return 0;
+	}
 	count(COUNT_FLOW_OPENED);
 	event_flow(EVENT_OPENED, kernel, false);
 	return 0;
@@ -192,8 +182,10 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 			return PASS;
 		return option_verdict(room_take(skb, p, o, &known->local), &p->tuple);
 	}
-	/* Our kernel opens this tuple anew: it holds no socket on it any more. */
-	if (former)
+	/* Our kernel opens this tuple anew: it holds no socket on it any more.  A host behind us may say
+	 * so of another one's: the answer shows whether it is true.
+	 */
+	if (former && !p->forwarded)
 		flow_forget(&p->tuple, former);
 	if (!s || !s->enabled)
 		return PASS;
@@ -211,18 +203,32 @@ static __always_inline int syn_out(struct __sk_buff *skb, const struct packet *p
 	return option_verdict(room_take(skb, p, o, &h.local), &p->tuple);
 }
 
+/* Whether a SYN/ACK is about the SYN that was sent. */
+static __always_inline bool half_open_answered(const struct half_open *h, const struct packet *p)
+{
+	return h->role == ROLE_INITIATOR && bpf_ntohl(p->tcp.ack_seq) == h->iss + 1;
+}
+
+static __always_inline bool syn_is_answered(const struct packet *p)
+{
+	struct half_open *known = bpf_map_lookup_elem(&half_open, &p->tuple);
+
+	return known && p->flags & TCP_ACK && half_open_answered(known, p);
+}
+
 static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet *p,
 				      const struct options *o)
 {
 	struct half_open *known = bpf_map_lookup_elem(&half_open, &p->tuple);
 	struct settings *s = settings_read();
+	struct flow *former = bpf_map_lookup_elem(&flows, &p->tuple);
 	struct half_open h;
 	__u16 reason;
 
-	if (!known || known->role != ROLE_INITIATOR || !s)
+	if (!known || !half_open_answered(known, p) || !s)
 		return PASS;
-	if (bpf_ntohl(p->tcp.ack_seq) != known->iss + 1)
-		return PASS;
+	if (former)
+		flow_forget(&p->tuple, former);
 	h = *known;
 	reason = h.reason ? h.reason : o->reason;
 	/* A SYN without TI_OPEN has left: whatever the peer had before, it holds that for plain. */
@@ -249,8 +255,11 @@ static __always_inline void syn_in_plain(const struct packet *p, struct half_ope
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &p->tuple);
 
-	if (f && f->responder.tifid_half == known->local.tifid_half)
+	if (f && f->responder.tifid_half == known->local.tifid_half) {
+		if (!(f->flags & FLOW_EMBRYONIC))
+			return; /* late, or made up */
 		flow_forget(&p->tuple, f);
+	}
 	known->reason = LEGACY_SYN_LOST;
 	plain_record(&p->tuple, LEGACY_SYN_LOST);
 }
@@ -288,7 +297,8 @@ static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
 }
 
 /* Each SYN that comes again is answered again, and the kernel's own timer does so as well.  A listener
- * with SYN cookies answers with another ISN each time: the flow follows the last one.
+ * with SYN cookies answers with another ISN each time: the flow follows the last one, until it is
+ * open.
  */
 static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct packet *p,
 					     const struct options *o, struct half_open *known)
@@ -297,8 +307,10 @@ static __always_inline int syn_ack_out_again(struct __sk_buff *skb, const struct
 
 	if (!f || f->responder.tifid_half != known->local.tifid_half)
 		return PASS;
-	f->iss = bpf_ntohl(p->tcp.seq);
-	f->snd_una = f->snd_nxt = f->iss + 1;
+	if (f->flags & FLOW_EMBRYONIC) {
+		f->iss = bpf_ntohl(p->tcp.seq);
+		f->snd_una = f->snd_nxt = f->iss + 1;
+	}
 	return option_verdict(room_take(skb, p, o, &known->local), &p->tuple);
 }
 
@@ -322,6 +334,7 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 {
 	struct half_open *known = bpf_map_lookup_elem(&half_open, &p->tuple);
 	struct settings *s = settings_read();
+	struct flow *former = bpf_map_lookup_elem(&flows, &p->tuple);
 	__u16 reason = o->reason;
 
 	if (known && known->role == ROLE_INITIATOR)
@@ -334,7 +347,8 @@ static __always_inline int syn_ack_out(struct __sk_buff *skb, const struct packe
 		known->syns++;
 	if (known->syns > 1)
 		return syn_ack_out_again(skb, p, o, known);
-
+	if (former)
+		flow_forget(&p->tuple, former);
 	if (!reason && p->forwarded && !p->gateway)
 		reason = LEGACY_FORWARDED;
 	if (!reason && !room_is_found(p, o))

@@ -5,7 +5,7 @@
 #ifndef TIFLOW_TRACK_H
 #define TIFLOW_TRACK_H
 
-#include "maps.h"
+#include "embryo.h"
 
 /* Who sends more often than that has had answers lately, or waits for one. */
 #define PAUSE_NS 100000000ULL
@@ -38,17 +38,40 @@ static __always_inline bool flow_ack_lags(const struct flow *f, const struct pac
 	       bpf_ntohl(p->tcp.seq) == f->snd_una && f->snd_una != f->snd_nxt;
 }
 
-static __always_inline void flow_flag(struct flow *f, __u32 flag, const struct tuple *kernel)
+static __always_inline void flow_flag(struct flow *f, __u32 flag)
 {
-	bool over = flow_is_over(f);
+	if (!(f->flags & flag))
+		__sync_fetch_and_or(&f->flags, flag);
+}
 
-	if (f->flags & flag)
+/* Two CPUs may have packets of one flow at once, where it is not our own kernel's. */
+static __always_inline void seq_raise(seq *number, seq to)
+{
+	seq known = *number, now;
+
+	if (seq_diff(to, known) <= 0)
 		return;
-	__sync_fetch_and_or(&f->flags, flag);
-	if (!over && flow_is_over(f)) {
-		count(COUNT_FLOW_ENDED);
-		event_flow(EVENT_ENDED, kernel, false);
+	now = __sync_val_compare_and_swap(number, known, to);
+	if (now != known && seq_diff(to, now) > 0)
+		__sync_val_compare_and_swap(number, now, to);
+}
+
+/* To be called when a flow has ended with this packet.  One that has not moved needs no entry any
+ * more, if nobody can object: a kernel may refuse the peer's reset, a host that of its neighbour.
+ * Whether it is gone.
+ */
+static __always_inline bool flow_end(struct flow *f, const struct tuple *kernel, bool final)
+{
+	if (f->flags & FLOW_EMBRYONIC) {
+		flow_forget(kernel, f);
+		return true;
 	}
+	count(COUNT_FLOW_ENDED);
+	event_flow(EVENT_ENDED, kernel, false);
+	if (f->active || !final)
+		return false;
+	flow_forget(kernel, f);
+	return true;
 }
 
 /* Stalled: a timer has sent three times, for a second, and nothing at all has come in since the
@@ -89,70 +112,169 @@ static __always_inline void flow_track_resent(struct flow *f, const struct packe
 	event_flow(EVENT_STALLED, kernel, true);
 }
 
-static __always_inline void flow_track_out(struct flow *f, const struct packet *p,
+static __always_inline __s32 window_scaled(const struct flow *f, __u16 window, __u8 scale)
+{
+	__s32 bytes = (__u32)window << (f->options & NEGOTIATED_WSCALE ? scale & 15 : 0);
+
+	/* That of a SYN is not scaled. */
+	return bytes < 65535 ? 65535 : bytes;
+}
+
+static __always_inline bool seq_within(seq s, seq low, seq high)
+{
+	return seq_diff(s, low) >= 0 && seq_diff(s, high) <= 0;
+}
+
+static __always_inline seq seq_max(seq a, seq b)
+{
+	return seq_diff(a, b) > 0 ? a : b;
+}
+
+/* What our own kernel sends is true.  Of another host's connection a neighbour can send as well, who
+ * does not see it: so the numbers must be near, and those of a reset such as a kernel sends.
+ */
+static __always_inline bool flow_may_send(const struct flow *f, const struct packet *p)
+{
+	__s32 sent = window_scaled(f, f->window_in_max, f->wscale_in);
+	__s32 received = window_scaled(f, f->window_out, f->wscale_out);
+	seq s = bpf_ntohl(p->tcp.seq), ack = bpf_ntohl(p->tcp.ack_seq);
+
+	if (!p->forwarded)
+		return true;
+	if (p->flags & TCP_RST)
+		return seq_within(s, f->snd_una, f->snd_nxt);
+	return seq_within(s, f->snd_una - sent, f->snd_nxt + sent) &&
+	       (!(p->flags & TCP_ACK) ||
+		seq_within(ack, f->rcv_nxt - received, seq_max(f->rcv_nxt, f->rcv_max) + received));
+}
+
+/* Its kernel sends again what was acknowledged: so it has refused that ACK, for its checksum, say.
+ * If it was true and they crossed, the peer acknowledges this once more.  A keepalive, or a probe,
+ * begins one below (RFC 9293, section 3.8.4).
+ */
+static __always_inline void flow_take_back(struct flow *f, const struct packet *p)
+{
+	struct mapping *m = flow_mapping(f);
+	seq s = bpf_ntohl(p->tcp.seq);
+	__s32 below = seq_diff(f->snd_una, s);
+
+	if (below <= 0 || !(p->payload || p->flags & TCP_FIN) || (below == 1 && p->payload <= 1))
+		return;
+	/* What is below the base the peer has vouched for with its TIAck. */
+	if (m && seq_within(m->snd_base, s, f->snd_una))
+		s = m->snd_base;
+	f->snd_una = s;
+}
+
+/* Only an ACK of its kernel says that a FIN has been taken: there are many reasons not to. */
+static __always_inline void flow_track_fin_taken(struct flow *f, seq ack)
+{
+	__s32 beyond = seq_diff(ack, f->rcv_fin);
+
+	if (!(f->flags & FLOW_FIN_SEEN) || beyond < 0)
+		return;
+	if (!beyond)
+		flow_flag(f, FLOW_FIN_RECEIVED);
+	__sync_fetch_and_and(&f->flags, ~FLOW_FIN_SEEN);
+}
+
+/* Returns whether the flow is gone with this packet. */
+static __always_inline bool flow_track_out(struct flow *f, const struct packet *p,
 					   const struct tuple *kernel, __u64 now)
 {
-	seq end = packet_end(p);
+	bool over = flow_is_over(f);
 	seq ack = bpf_ntohl(p->tcp.ack_seq);
 
+	if (!flow_may_send(f, p))
+		return false;
+	if (p->flags & TCP_RST) {
+		flow_flag(f, FLOW_RESET);
+		return !over && flow_end(f, kernel, !p->forwarded);
+	}
+	if (f->flags & FLOW_EMBRYONIC)
+		embryo_out(f, p, kernel);
 	if (p->payload && now - f->seen_out > PAUSE_NS && f->snd_una == f->snd_nxt)
 		f->resumed_at = now;
-	if (!(p->flags & TCP_RST))
-		flow_track_resent(f, p, kernel, now);
+	flow_take_back(f, p);
+	flow_track_resent(f, p, kernel, now);
 	if (f->seen_out != now)
 		f->seen_out = now;
-	if (p->flags & TCP_RST) {
-		flow_flag(f, FLOW_RESET, kernel);
-		return;
+	/* It goes on, so it has refused the reset, or has sent this before that came. */
+	if (f->flags & FLOW_RESET)
+		__sync_fetch_and_and(&f->flags, ~FLOW_RESET);
+	seq_raise(&f->snd_nxt, packet_end(p));
+	if (p->flags & TCP_ACK) {
+		seq_raise(&f->rcv_nxt, ack);
+		flow_track_fin_taken(f, ack);
 	}
-	if (seq_diff(end, f->snd_nxt) > 0)
-		f->snd_nxt = end;
-	if (p->flags & TCP_ACK && seq_diff(ack, f->rcv_nxt) > 0)
-		f->rcv_nxt = ack;
 	if (f->window_out != bpf_ntohs(p->tcp.window))
 		f->window_out = bpf_ntohs(p->tcp.window);
 	if (p->flags & TCP_FIN)
-		flow_flag(f, FLOW_FIN_SENT, kernel);
+		flow_flag(f, FLOW_FIN_SENT);
+	return !over && flow_is_over(f) && flow_end(f, kernel, true);
 }
 
-/* Only a segment that may be the peer's own moves what we know of it: in the window, as RFC 9293
- * (section 3.10.7.4) and RFC 5961 ask of the kernel, so that nobody off the path can shift the
- * bounds within which a TIAck is valid.
+/* Only a segment that may be the peer's own says anything of it: in the window, and with an ACK that
+ * is not older than the largest window that it has ever told, as RFC 9293 (section 3.10.7.4) and RFC
+ * 5961 (section 5.2) ask of the kernel.  So nobody off the path can shift the bounds within which a
+ * TIAck is valid.  A peer that has moved begins at the base again, however much came before that.
  */
-static __always_inline bool flow_expects(const struct flow *f, seq s, seq ack)
+static __always_inline bool flow_expects(struct flow *f, seq s, seq ack)
 {
-	__u32 scale = f->options & NEGOTIATED_WSCALE ? f->wscale_out & 15 : 0;
-	__s32 window = (__u32)f->window_out << scale;
+	__s32 window = window_scaled(f, f->window_out, f->wscale_out);
+	__s32 window_in = window_scaled(f, f->window_in_max, f->wscale_in);
+	struct mapping *m = flow_mapping(f);
+	seq low = f->rcv_nxt - window;
 
-	if (window < 65535)
-		window = 65535;
-	if (seq_diff(s, f->rcv_nxt) < -window || seq_diff(s, f->rcv_nxt) > window)
-		return false;
-	return seq_diff(ack, f->snd_nxt) <= 0;
+	if (m && seq_diff(f->rcv_max, f->rcv_nxt) < 0 && seq_diff(m->rcv_base, low) < 0)
+		low = m->rcv_base;
+	return seq_within(s, low, f->rcv_nxt + window) &&
+	       seq_within(ack, f->snd_una - window_in, f->snd_nxt);
 }
 
-/* `s` and `ack` in kernel view. */
-static __always_inline void flow_track_in(struct flow *f, const struct packet *p, seq s, seq ack,
-					  const struct tuple *kernel)
+/* What Linux takes in, ACK and all: no segment that ends before the last ACK (tcp_sequence). */
+static __always_inline void flow_take(struct flow *f, const struct packet *p, seq end, seq ack)
 {
-	seq end = s + p->payload + !!(p->flags & TCP_FIN);
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u16 window = bpf_ntohs(p->tcp.window);
 
-	if (!(p->flags & TCP_ACK) || !flow_expects(f, s, ack))
+	if (seq_diff(end, f->rcv_nxt) < 0)
 		return;
-	if (f->seen_in != now)
-		f->seen_in = now;
+	if (seq_diff(ack, f->snd_una) >= 0 && f->window_in != window) {
+		f->window_in = window;
+		if (window > f->window_in_max)
+			f->window_in_max = window;
+	}
 	if (seq_diff(ack, f->snd_una) > 0) {
-		f->snd_una = ack;
+		seq_raise(&f->snd_una, ack);
 		if (f->flags & FLOW_CLOSED)
 			__sync_fetch_and_and(&f->flags, ~FLOW_CLOSED);
 	}
-	if (seq_diff(end, f->rcv_max) > 0)
-		f->rcv_max = end;
-	if (f->window_in != bpf_ntohs(p->tcp.window))
-		f->window_in = bpf_ntohs(p->tcp.window);
-	if (p->flags & TCP_FIN)
-		flow_flag(f, FLOW_FIN_RECEIVED, kernel);
+	if (p->flags & TCP_FIN && !(f->flags & FLOW_FIN_RECEIVED)) {
+		f->rcv_fin = end;
+		flow_flag(f, FLOW_FIN_SEEN);
+	}
+}
+
+/* `s` and `ack` in kernel view.  Returns whether the flow is gone with this packet.  A call of its own
+ * for the sake of the stack, see tap_is_guests.
+ */
+static __noinline bool flow_track_in(struct flow *f, const struct packet *p, seq s, seq ack,
+					  const struct tuple *kernel)
+{
+	bool over = flow_is_over(f);
+	seq end = s + p->payload + !!(p->flags & TCP_FIN);
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!(p->flags & TCP_ACK))
+		return false;
+	if (f->flags & FLOW_EMBRYONIC && !embryo_in(f, kernel, ack))
+		return false;
+	if (!flow_expects(f, s, ack))
+		return false;
+	if (f->seen_in != now)
+		f->seen_in = now;
+	seq_raise(&f->rcv_max, end);
+	flow_take(f, p, end, ack);
 	if (f->flags & FLOW_STALLED) {
 		__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);
 		event_flow(EVENT_REVIVED, kernel, true);
@@ -163,6 +285,15 @@ static __always_inline void flow_track_in(struct flow *f, const struct packet *p
 		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
 		event_flow(EVENT_PROVEN, kernel, true);
 	}
+	return !over && flow_is_over(f) && flow_end(f, kernel, true);
+}
+
+/* Whether a kernel may believe it: at RCV.NXT, which is between the last ACK that was seen and the end
+ * of what has come in.  A peer that has moved may not have come so far again.
+ */
+static __always_inline bool rst_is_plausible(const struct flow *f, seq s)
+{
+	return seq_within(s, f->rcv_nxt, seq_max(f->rcv_nxt, f->rcv_max));
 }
 
 /* Whether a bare RST may not be about this connection: a stranger owns the peer's old address now,
@@ -185,17 +316,23 @@ static __always_inline bool rst_is_doubtful(const struct flow *f)
 	return s && f->snd_una != f->snd_nxt && silence > s->rst_silent_ms * 1000000ULL;
 }
 
-/* The packet is in kernel view by now. */
+/* The packet is in kernel view by now.  Anything but an exact match is answered by a challenge ACK
+ * (RFC 5961, section 3.2), or by nothing; a NAT that answers with SEQ 0 is not worth waiting for.
+ */
 static __always_inline int rst_in(struct __sk_buff *skb, const struct packet *p, struct flow *f,
 				  const struct tuple *kernel, seq s)
 {
+	bool over = flow_is_over(f);
+
+	if (!rst_is_plausible(f, s))
+		return PASS;
 	if (rst_is_doubtful(f)) {
 		event_packet(skb, p, EVENT_RST, kernel);
 		return drop(DROP_RST_QUARANTINE);
 	}
-	/* Anything but an exact match is answered by a challenge ACK (RFC 5961, section 3.2). */
-	if (s == f->rcv_nxt)
-		flow_flag(f, FLOW_RESET, kernel);
+	flow_flag(f, FLOW_RESET);
+	if (!over)
+		flow_end(f, kernel, false);
 	return PASS;
 }
 

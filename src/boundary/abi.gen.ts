@@ -22,6 +22,7 @@ export const LIMIT = {
   HALF_OPEN_MAX: 16384,
   PLAIN_MAX: 65536,
   PLAIN_PEERS_MAX: 4096,
+  EMBRYOS_MAX: 16384,
   HALVES_MAX: 16384,
   EVENT_BYTES: 1048576,
   PACKET_MAX: 640,
@@ -256,6 +257,8 @@ export const FLOW_FLAG = {
   FORWARDED: 32,
   STALLED: 64,
   CLOSED: 128,
+  EMBRYONIC: 256,
+  FIN_SEEN: 512,
 } as const;
 
 export interface Flow {
@@ -292,6 +295,8 @@ export interface Flow {
   rcvMax: Seq;
   seenIn: bigint;
   windowIn: number;
+  windowInMax: number;
+  rcvFin: Seq;
 }
 export const FLOW_SIZE = 304;
 export const FLOW_AT = {
@@ -328,6 +333,8 @@ export const FLOW_AT = {
   rcvMax: 284,
   seenIn: 288,
   windowIn: 296,
+  windowInMax: 298,
+  rcvFin: 300,
 } as const;
 export function readFlow(view: DataView, at = 0): Flow {
   return {
@@ -364,6 +371,8 @@ export function readFlow(view: DataView, at = 0): Flow {
     rcvMax: view.getUint32(at + 284, true) as Seq,
     seenIn: view.getBigUint64(at + 288, true),
     windowIn: view.getUint16(at + 296, true),
+    windowInMax: view.getUint16(at + 298, true),
+    rcvFin: view.getUint32(at + 300, true) as Seq,
   };
 }
 export function writeFlow(view: DataView, value: Flow, at = 0): void {
@@ -401,6 +410,8 @@ export function writeFlow(view: DataView, value: Flow, at = 0): void {
   view.setUint32(at + 284, value.rcvMax, true);
   view.setBigUint64(at + 288, value.seenIn, true);
   view.setUint16(at + 296, value.windowIn, true);
+  view.setUint16(at + 298, value.windowInMax, true);
+  view.setUint32(at + 300, value.rcvFin, true);
 }
 export function encodeFlow(value: Flow): Uint8Array {
   const bytes = new Uint8Array(304);
@@ -553,7 +564,8 @@ export const REASON = {
   COUNT_END_TO_END: 39,
   DROP_ABOVE_WINDOW: 40,
   LEGACY_SIMULTANEOUS_OPEN: 41,
-  REASON_END: 42,
+  LEGACY_EVICTED: 42,
+  REASON_END: 43,
 } as const;
 
 export type ReasonClass = 'reason' | 'legacy' | 'drop' | 'count';
@@ -601,6 +613,7 @@ const REASONS = new Map<number, { group: ReasonClass; name: string }>([
   [39, { group: 'count', name: 'end-to-end' }],
   [40, { group: 'drop', name: 'above-window' }],
   [41, { group: 'legacy', name: 'simultaneous-open' }],
+  [42, { group: 'legacy', name: 'evicted' }],
 ]);
 
 /** The label of a reason: 'peer-plain', 'held'; its number if this version does not know it. */
@@ -714,7 +727,15 @@ export function encodeEvent(value: Event): Uint8Array {
   return bytes;
 }
 
-export const VERB = { HOLD: 1, RELEASE: 2, MAP: 3, FORGET: 4, FREEZE: 5, CLOSE: 6 } as const;
+export const VERB = {
+  HOLD: 1,
+  RELEASE: 2,
+  MAP: 3,
+  FORGET: 4,
+  FREEZE: 5,
+  CLOSE: 6,
+  GO_ON: 7,
+} as const;
 
 export interface Command {
   verb: number;

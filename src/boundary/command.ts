@@ -19,7 +19,7 @@ import { clearLog, libbpfError, testRun } from './libbpf.js';
 
 /** One change of one flow. */
 export type Command =
-  | { verb: 'hold' | 'release' | 'forget' | 'close'; kernel: Tuple }
+  | { verb: 'hold' | 'release' | 'forget' | 'close' | 'go-on'; kernel: Tuple }
   | { verb: 'freeze'; kernel: Tuple; until: bigint }
   | {
       verb: 'map';
@@ -43,6 +43,7 @@ const VERBS = {
   forget: VERB.FORGET,
   freeze: VERB.FREEZE,
   close: VERB.CLOSE,
+  'go-on': VERB.GO_ON,
 };
 
 const RESULTS = new Map<number, CommandResult['result']>([

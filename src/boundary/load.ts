@@ -15,6 +15,7 @@ import {
   FLOW_SIZE,
   HALF_OPEN_SIZE,
   HALF_SIZE,
+  LIMIT,
   PLACE_SIZE,
   PLAIN_PEER_SIZE,
   PLAIN_SIZE,
@@ -47,6 +48,7 @@ const MAPS = {
   wires: WIRE_SIZE,
   tifids: TUPLE_SIZE,
   half_open: HALF_OPEN_SIZE,
+  embryos: TUPLE_SIZE,
   plain: PLAIN_SIZE,
   plain_peers: PLAIN_PEER_SIZE,
   places: PLACE_SIZE,
@@ -170,12 +172,17 @@ function loadAndPin(directory: string, objectPath: string, limits: Limits): void
   }
 }
 
+/* Most of a small table is for those who have shown that they exist. */
+const embryosOf = (flows: number): number =>
+  Math.max(1, Math.min(LIMIT.EMBRYOS_MAX, Math.floor(flows / 4)));
+
 function setLimits(object: Pointer, limits: Limits): void {
   const entries: [MapName, number | undefined][] = [
     ['flows', limits.flows],
     ['wires', limits.flows && 2 * limits.flows], // each flow's, and former ones
     ['tifids', limits.flows],
     ['half_open', limits.halfOpen],
+    ['embryos', limits.flows && embryosOf(limits.flows)],
   ];
   for (const [name, limit] of entries) {
     if (limit === undefined) continue;

@@ -5,6 +5,7 @@
 import { FLOW_FLAG, type Flow, PLACE_FLAG } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
 import type { DaemonClient } from '../daemon/client.js';
+import { flowIsAlive } from '../daemon/flow-views.js';
 import type { FlowView, StatusView } from '../daemon/view.js';
 import { interfaceIndex } from '../libc/socket.js';
 import { tupleText } from '../wire/tuple.js';
@@ -104,10 +105,7 @@ function isAway(boundary: Boundary, tap: string): boolean {
 }
 
 function livesOnBoundary(flow: Flow): boolean {
-  const { FIN_SENT, FIN_RECEIVED, RESET, HELD } = FLOW_FLAG;
-  const finished = (flow.flags & FIN_SENT) !== 0 && (flow.flags & FIN_RECEIVED) !== 0;
-  if (finished || (flow.flags & RESET) !== 0) return false;
-  return flow.moves > 0 || (flow.flags & HELD) !== 0;
+  return flowIsAlive(flow) && (flow.moves > 0 || (flow.flags & FLOW_FLAG.HELD) !== 0);
 }
 
 /* A flow that is on its way has lost its address already: it has nothing else to live on. */

@@ -20,7 +20,7 @@ import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
 import { routeTo } from '../link/route.js';
-import { destroySocket, tcpSockets, unackedSegments } from '../link/sockets.js';
+import { destroySocket, hasSocket, tcpSockets, unackedSegments } from '../link/sockets.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
@@ -32,6 +32,7 @@ import type { Config } from './config.js';
 import { Detours, withDetours } from './detours.js';
 import { FailedRounds } from './failed-rounds.js';
 import {
+  flowIsEmbryonic,
   flowView,
   type LegacyConnection,
   legacyConnections,
@@ -197,6 +198,8 @@ class Daemon implements DaemonControl {
       idleMs: config.idleMs,
       quarantineMs: config.quarantineMs,
       sockets: () => tcpSockets(this.#netlink),
+      hasSocket: (kernel) => hasSocket(this.#netlink, kernel),
+      clock: CLOCK,
       isMoving: (kernel) => this.#agent.state(kernel) !== 'steady',
       deliver: (kernel, packet) => attempt(() => deliverReset(this.#outlet, kernel, packet)),
       readEvents: () => this.#readEvents(),
@@ -283,7 +286,8 @@ class Daemon implements DaemonControl {
   }
 
   flows(): FlowsView {
-    const ours = this.#boundary.flows().map(([kernel, flow]) =>
+    const open = this.#boundary.flows().filter(([, flow]) => !flowIsEmbryonic(flow));
+    const ours = open.map(([kernel, flow]) =>
       flowView(kernel, flow, {
         agent: this.#agent,
         reason: this.#mobility.failureOf(kernel),

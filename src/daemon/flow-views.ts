@@ -11,9 +11,16 @@ import type { FlowState, FlowView } from './view.js';
 
 const FINS = FLOW_FLAG.FIN_SENT | FLOW_FLAG.FIN_RECEIVED;
 
-/** FIN both ways, or reset: nothing more is to be carried but retransmissions of the end. */
+/** Reset, or acknowledged both ways with both FINs: as `flow_is_over` in the data plane. */
 export const flowIsOver = (flow: Flow): boolean =>
-  (flow.flags & FLOW_FLAG.RESET) !== 0 || (flow.flags & FINS) === FINS;
+  (flow.flags & FLOW_FLAG.RESET) !== 0 ||
+  ((flow.flags & FINS) === FINS && flow.sndUna === flow.sndNxt);
+
+/** The other end has not shown yet that it exists. */
+export const flowIsEmbryonic = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.EMBRYONIC) !== 0;
+
+/** Open, and not over: what is to be kept alive. */
+export const flowIsAlive = (flow: Flow): boolean => !flowIsEmbryonic(flow) && !flowIsOver(flow);
 
 /** Of a host behind this gateway. */
 export const isForwarded = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.FORWARDED) !== 0;

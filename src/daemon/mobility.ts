@@ -22,7 +22,7 @@ import { type Address, isLinkLocal } from '../wire/address.js';
 import { encodePacket } from '../wire/packet.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import type { Detours } from './detours.js';
-import { flowIsOver, isForwarded } from './flow-views.js';
+import { flowIsAlive, isForwarded } from './flow-views.js';
 import { Journeys } from './journeys.js';
 import type { Emit } from './monitor-events.js';
 import type { Retention } from './retention.js';
@@ -129,7 +129,7 @@ export class Mobility {
     attempt(() => this.#o.detours.update(flows));
     this.#o.agent.together(() => {
       for (const [kernel, flow] of flows) {
-        if (!flowIsOver(flow)) attempt(() => this.#settle(kernel, flow, picture));
+        if (flowIsAlive(flow)) attempt(() => this.#settle(kernel, flow, picture));
       }
     });
   }

@@ -7,7 +7,7 @@ import { attempt } from '../libc/guard.js';
 import type { RetainedAddresses } from '../link/retained.js';
 import type { Address } from '../wire/address.js';
 import type { Tuple } from '../wire/tuple.js';
-import { flowIsOver } from './flow-views.js';
+import { flowIsAlive } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
 
 export class Retention {
@@ -42,7 +42,7 @@ export class Retention {
   ): void {
     const needed = new Set<Address>();
     for (const [kernel, flow] of flows) {
-      if (!flowIsOver(flow) && !routed(flow, kernel.local)) needed.add(kernel.local);
+      if (flowIsAlive(flow) && !routed(flow, kernel.local)) needed.add(kernel.local);
     }
     // One that the kernel refuses (IPv6 was switched off) does not keep the others from it.
     for (const address of needed) if (!configured(address)) attempt(() => this.#keep(address));

@@ -4,7 +4,7 @@ import type { Boundary } from '../boundary/boundary.js';
 import type { LinkMonitor } from '../link/monitor.js';
 import type { SyncAgent } from '../sync/agent.js';
 import { monotonicMs } from './clock.js';
-import { flowIsOver, isForwarded, type LegacyConnection } from './flow-views.js';
+import { flowIsAlive, isForwarded, type LegacyConnection } from './flow-views.js';
 import { countersByName } from './settings.js';
 import { tiflowVersion } from './version.js';
 import type { InterfaceView, StatusView, TapView } from './view.js';
@@ -20,7 +20,7 @@ export interface StatusParts
 }
 
 export function statusView(p: StatusParts): StatusView {
-  const flows = p.boundary.flows().filter(([, flow]) => !flowIsOver(flow));
+  const flows = p.boundary.flows().filter(([, flow]) => flowIsAlive(flow));
   const legacyByReason: Record<string, number> = {};
   for (const { reason } of p.legacy) legacyByReason[reason] = (legacyByReason[reason] ?? 0) + 1;
   return {

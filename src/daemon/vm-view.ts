@@ -3,7 +3,7 @@
 import { FLOW_FLAG, type Flow, type Place } from '../boundary/abi.gen.js';
 import { type Address, family } from '../wire/address.js';
 import type { Mac } from '../wire/ethernet.js';
-import { flowIsOver } from './flow-views.js';
+import { flowIsAlive } from './flow-views.js';
 import type { AddressMove, OutsideAddresses } from './moved-hook.js';
 import type { TapView } from './view.js';
 import { isAway } from './vm-place.js';
@@ -35,7 +35,7 @@ export function tapView({
   flows,
   legacy,
 }: TapFacts): TapView {
-  const alive = flows.filter((flow) => !flowIsOver(flow));
+  const alive = flows.filter(flowIsAlive);
   return {
     name,
     mac: mac ?? null,

@@ -21,7 +21,7 @@ import { type Mac, macBytes, macFromBytes } from '../wire/ethernet.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import { askHome } from './ask-home.js';
 import { monotonicNs } from './clock.js';
-import { flowIsOver } from './flow-views.js';
+import { flowIsAlive } from './flow-views.js';
 import type { Emit } from './monitor-events.js';
 import { DAEMON_MAC, type DaemonOutlet, type TapSender, trySend } from './outlet.js';
 import { RequestError } from './request-error.js';
@@ -244,7 +244,7 @@ export class Vm {
    */
   async synchronize(withinMs: number, moved: boolean): Promise<SynchronizeView> {
     const { boundary, agent, flows, mtu } = this.#o;
-    const alive = this.#flows().filter(([, flow]) => !flowIsOver(flow));
+    const alive = this.#flows().filter(([, flow]) => flowIsAlive(flow));
     const unsettled = alive.filter(([, flow]) => flow.flags & UNSETTLED);
     if (!moved || this.#isWhereItWas()) {
       const frozen = alive.filter(([, flow]) => flow.frozenUntil > monotonicNs());
@@ -303,7 +303,7 @@ export class Vm {
   /* What has moved lives on the boundary: without it the guest would wait for ever. */
   #resetMoved(): void {
     for (const [kernel, flow] of this.#flows()) {
-      if (flow.moves > 0 && !flowIsOver(flow)) this.#o.flows.tell(kernel, flow);
+      if (flow.moves > 0 && flowIsAlive(flow)) this.#o.flows.tell(kernel, flow);
     }
   }
 

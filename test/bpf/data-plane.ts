@@ -258,7 +258,13 @@ export function openFlow(
 
 /** A connection that the peer opens, with TI_OPEN both ways; its view. */
 export function acceptFlow(plane: DataPlane, f: Family): View {
-  const tuple = freshTuple(f);
+  const view = acceptEmbryo(plane, f);
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 502', 'same');
+  return view;
+}
+
+/** The same, without an answer to our SYN/ACK. */
+export function acceptEmbryo(plane: DataPlane, f: Family, tuple = freshTuple(f)): View {
   const view = { tuple, iss: seq(7000000), irs: seq(0xfffffff0) };
   plane.expect(view, 'in', `S 0:0(0) win 65535 <${SYN_OPTIONS},${PEER_OPEN}>`, 'same');
   const open = plane.stockHalf();

@@ -13,6 +13,7 @@ import {
   FAMILIES,
   type Family,
   freshTuple,
+  moveFlow,
   openFlow,
   PEER_OPEN,
   SYN_ACK_OPTIONS,
@@ -149,4 +150,63 @@ both('a host that is no gateway answers a synchronization that it knows nothing 
     if (direction === 'in') plane.expect(view, 'in', line, 'drop sync');
   }
   plane.events();
+});
+
+/** A packet of a neighbour in the name of another host behind the gateway, or of that host itself. */
+both("a neighbour's reset is believed where a kernel's would be", (f) => {
+  for (const line of [
+    'R  3000000000:3000000000(0) win 0',
+    'RA 3000000000:3000000000(0) ack 77 win 0',
+  ]) {
+    const flow = moveFlow(plane, f);
+    plane.expect(flow.kernel, 'out', line, 'drop below-base');
+    assert.equal(flowOf(flow.kernel).flags & FLOW_FLAG.RESET, 0);
+  }
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'PA 1:101(100) ack 1 win 500', 'same');
+  for (const at of [0, 102]) plane.expect(view, 'out', `R  ${at}:${at}(0) win 0`, 'same');
+  assert.equal(flowOf(view).flags & FLOW_FLAG.RESET, 0);
+  // Its own; and if it goes on all the same, it was not.
+  for (const at of [1, 101]) {
+    const outcome = plane.expect(view, 'out', `R  ${at}:${at}(0) win 0`, 'same');
+    assert.ok(outcome.counted.includes('flow-ended'));
+    plane.expect(view, 'out', 'A  101:101(0) ack 1 win 500', 'same');
+    assert.equal(flowOf(view).flags & FLOW_FLAG.RESET, 0);
+  }
+});
+
+both("a neighbour's SYN is believed when it is answered", (f) => {
+  for (const flow of [{ kernel: openFlow(plane, f) }, moveFlow(plane, f)]) {
+    const again: View = { ...flow.kernel, iss: seq(4242) };
+    const open = plane.stockHalf();
+    plane.expect(again, 'out', 'S  0:0(0) win 1', `S  0:0(0) win 1 <${open}>`);
+    const { tifidHalf } = flowOf(flow.kernel).initiator;
+    // What its peer answers, who knows the true connection: a challenge ACK.
+    plane.expect(
+      again,
+      'in',
+      `SA 0:0(0) ack 2 win 1 <${PEER_OPEN}>`,
+      'wire' in flow ? 'drop old-path' : 'same',
+    );
+    assert.equal(flowOf(flow.kernel).initiator.tifidHalf, tifidHalf);
+    plane.expect(again, 'in', `SA 0:0(0) ack 1 win 1 <${PEER_OPEN}>`, 'same');
+    assert.notEqual(flowOf(flow.kernel).initiator.tifidHalf, tifidHalf);
+    assert.equal(flowOf(flow.kernel).active, 0);
+  }
+});
+
+both("a neighbour's segment tells nothing if its numbers are not near", (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'PA 1:101(100) ack 1 win 500', 'same');
+  const before = flowOf(view);
+  for (const line of [
+    'PA 90000000:90000100(100) ack 1 win 500',
+    'PA 101:201(100) ack 90000000 win 500',
+    `FPA ${seq(-90_000_000)}:${seq(-89_999_900)}(100) ack 1 win 500`,
+  ])
+    plane.expect(view, 'out', line, 'same');
+  assert.deepEqual(flowOf(view), before);
+  plane.from = 0; // our own kernel's word
+  plane.expect(view, 'out', 'PA 101:201(100) ack 90000000 win 500', 'same');
+  assert.notDeepEqual(flowOf(view), before);
 });

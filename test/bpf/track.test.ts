@@ -6,14 +6,17 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
 import type { Flow } from '../../src/boundary/boundary.js';
-import { seqDiff } from '../../src/wire/seq.js';
+import { encodePacket } from '../../src/wire/packet.js';
+import { seq, seqDiff } from '../../src/wire/seq.js';
 import {
   acceptFlow,
   DataPlane,
   FAMILIES,
   type Family,
+  frameOf,
   moveFlow,
   openFlow,
+  packetOf,
   remap,
   type View,
 } from './data-plane.js';
@@ -68,7 +71,7 @@ both('old segments and acknowledgements move nothing back', (f) => {
   plane.expect(view, 'out', 'PA 1:1001(1000) ack 1 win 1', 'same');
   plane.expect(view, 'in', 'PA 1:501(500) ack 1001 win 1', 'same');
   plane.expect(view, 'out', 'A  1001:1001(0) ack 501 win 1', 'same');
-  plane.expect(view, 'out', 'PA 1:101(100) ack 1 win 1', 'same');
+  plane.expect(view, 'out', 'A  1001:1001(0) ack 1 win 1', 'same');
   plane.expect(view, 'in', 'PA 1:101(100) ack 101 win 1', 'same');
   assert.deepEqual(numbers(view), [1001, 1001, 501, 501]);
 });
@@ -87,8 +90,98 @@ both('a FIN counts as one, in both directions', (f) => {
   assert.equal(flowOf(view).flags, FLOW_FLAG.FIN_SENT);
   plane.expect(view, 'in', 'FA 1:1(0) ack 12 win 1', 'same');
   assert.deepEqual(numbers(view), [12, 12, 1, 2]);
-  assert.equal(flowOf(view).flags, FLOW_FLAG.FIN_SENT | FLOW_FLAG.FIN_RECEIVED);
+  assert.equal(flowOf(view).flags, FLOW_FLAG.FIN_SENT | FLOW_FLAG.FIN_SEEN);
 });
+
+both('an ACK of long ago is too old for our kernel, and for us (RFC 5961, section 5.2)', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 2000', 'same'); // 2000 << 9: 1,024,000
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 500', 'same');
+  const before = flowOf(view);
+  const forged = `FPA 60000:61000(1000) ack ${seq(1 - 1_030_000)} win 0`;
+  plane.expect(view, 'in', forged, 'same');
+  assert.deepEqual(flowOf(view), before);
+  // In the largest window that the peer has ever told, an old ACK is as good as none.
+  plane.expect(view, 'in', `PA 1:11(10) ack ${seq(1 - 1_020_000)} win 7`, 'same');
+  assert.deepEqual(numbers(view), [1, 1, 1, 11]);
+  assert.equal(flowOf(view).windowIn, 500);
+});
+
+both('a segment that ends below our last ACK tells nothing but that the peer is there', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'PA 1:1001(1000) ack 1 win 500', 'same');
+  plane.expect(view, 'in', 'PA 1:501(500) ack 1 win 500', 'same');
+  plane.expect(view, 'out', 'A  1001:1001(0) ack 501 win 500', 'same');
+  const before = flowOf(view);
+  plane.expect(view, 'in', 'FPA 1:101(100) ack 1001 win 0', 'same');
+  const { seenIn, ...after } = flowOf(view);
+  assert.ok(seenIn >= before.seenIn);
+  assert.deepEqual({ ...after, seenIn: before.seenIn }, before);
+});
+
+both('a FIN counts when our kernel has acknowledged it', (f) => {
+  const isReceived = (view: View) => (flowOf(view).flags & FLOW_FLAG.FIN_RECEIVED) !== 0;
+  const view = openFlow(plane, f);
+  plane.expect(view, 'in', 'FPA 101:201(100) ack 1 win 500', 'same'); // something is missing before it
+  plane.expect(view, 'out', 'A  1:1(0) ack 1 win 500', 'same');
+  assert.equal(isReceived(view), false);
+  plane.expect(view, 'in', 'PA 1:101(100) ack 1 win 500', 'same');
+  plane.expect(view, 'out', 'A  1:1(0) ack 202 win 500', 'same');
+  assert.equal(isReceived(view), true);
+  const forged = openFlow(plane, f);
+  plane.expect(forged, 'in', 'FA 101:101(0) ack 1 win 500', 'same');
+  plane.expect(forged, 'in', 'PA 1:201(200) ack 1 win 500', 'same');
+  plane.expect(forged, 'out', 'A  1:1(0) ack 201 win 500', 'same');
+  assert.equal(isReceived(forged), false);
+});
+
+both('who sends again what was acknowledged has refused the ACK: SND.UNA is taken back', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'PA 1:1001(1000) ack 1 win 1', 'same');
+  // The TCP checksum is wrong: it looks as good as any here, and the kernel drops it.
+  const ack = encodePacket(packetOf(view, 'in', 'A  1:1(0) ack 1001 win 1'));
+  ack[ack.length - 4] = (ack[ack.length - 4] ?? 0) ^ 0xff;
+  assert.equal(plane.run('in', frameOf(ack)).verdict, 'pass');
+  assert.deepEqual(numbers(view), [1001, 1001, 1, 1]);
+  plane.expect(view, 'out', 'A  1000:1000(0) ack 1 win 1', 'same'); // a keepalive takes nothing back
+  plane.expect(view, 'out', 'PA 1000:1001(1) ack 1 win 1', 'same'); // nor does one with a byte in it
+  assert.deepEqual(numbers(view), [1001, 1001, 1, 1]);
+  plane.expect(view, 'out', 'PA 1:1001(1000) ack 1 win 1', 'same');
+  assert.deepEqual(numbers(view), [1, 1001, 1, 1]);
+  plane.expect(view, 'in', 'A  1:1(0) ack 1001 win 1', 'same');
+  assert.deepEqual(numbers(view), [1001, 1001, 1, 1]);
+  // Never below the base: so far the peer has said to be with its TIAck.
+  const moved = moveFlow(plane, f);
+  moved.out('PA 1:1001(1000) ack 1 win 1', 'PA 1001:2001(1000) ack 5001 win 1');
+  const again = remap(plane, moved.kernel, f, { sndBase: 501, epoch: 2 });
+  again.in('A  5001:5001(0) ack 2001 win 1', 'A  1:1(0) ack 1001 win 1');
+  again.out('PA 1:1001(1000) ack 1 win 1', 'drop below-base');
+  assert.deepEqual(numbers(moved.kernel), [501, 1001, 1, 1]);
+});
+
+both(
+  'a peer that has moved begins at the base, however far our kernel is and however full',
+  (f) => {
+    const view = openFlow(plane, f);
+    plane.expect(view, 'out', 'A  1:1(0) ack 1 win 8192', 'same');
+    for (let at = 1; at < 1_000_001; at += 50_000)
+      plane.expect(view, 'in', `PA ${at}:${at + 1000}(1000) ack 1 win 500`, 'same');
+    plane.expect(view, 'out', 'A  1:1(0) ack 1000001 win 0', 'same');
+    const flow = remap(plane, view, f, { sndBase: 1, rcvBase: 1 });
+    flow.in('PA 5001:6401(1400) ack 1001 win 500', 'PA 1:1401(1400) ack 1 win 500');
+    flow.out('A  1:1(0) ack 1000001 win 0', 'A  1001:1001(0) ack 6401 win 0');
+    // But what lies below the base is from another time.
+    const before = numbers(view);
+    plane.expect(
+      flow.wire,
+      'in',
+      'PA 1:101(100) ack 1001 win 1',
+      `PA ${seq(-4999)}:${seq(-4899)}(100) ack 1 win 1`,
+      view,
+    );
+    assert.deepEqual(numbers(view), before);
+  },
+);
 
 both('our own reset ends the flow', (f) => {
   const view = openFlow(plane, f);

@@ -129,9 +129,16 @@ export class BoundaryModel implements SyncBoundary {
       flow.resumedAt = this.nowNs();
     this.#trackResent(p, flow);
     flow.seenOut = this.nowNs();
+    takeBack(flow, p);
+    flow.flags &= ~FLOW_FLAG.RESET;
     if (seqAfter(segmentEnd(p), flow.sndNxt)) flow.sndNxt = segmentEnd(p);
     if (seqAfter(p.ack, flow.rcvNxt)) flow.rcvNxt = p.ack;
+    if (flow.flags & FLOW_FLAG.FIN_SEEN && !seqBefore(p.ack, flow.rcvFin)) {
+      if (p.ack === flow.rcvFin) flow.flags |= FLOW_FLAG.FIN_RECEIVED;
+      flow.flags &= ~FLOW_FLAG.FIN_SEEN;
+    }
     flow.windowOut = p.window;
+    if (p.flags.includes('F')) flow.flags |= FLOW_FLAG.FIN_SENT;
     if ((flow.flags & FLOW_FLAG.HELD) !== 0) return this.#drop('held');
     const m = mappingOf(flow);
     if (m === undefined) return p;
@@ -192,13 +199,10 @@ export class BoundaryModel implements SyncBoundary {
   }
 
   #track(p: Packet, kernel: Tuple, flow: Flow): void {
+    if (!p.flags.includes('A') || !isExpected(flow, p)) return;
     flow.seenIn = this.nowNs();
-    if (seqAfter(p.ack, flow.sndUna) && !seqAfter(p.ack, flow.sndNxt)) {
-      flow.sndUna = p.ack;
-      flow.flags &= ~FLOW_FLAG.CLOSED;
-    }
-    if (seqAfter(segmentEnd(p), flow.rcvMax)) flow.rcvMax = segmentEnd(p);
-    flow.windowIn = p.window;
+    flow.rcvMax = seqMax(flow.rcvMax, segmentEnd(p));
+    if (!seqBefore(segmentEnd(p), flow.rcvNxt)) take(flow, p);
     if ((flow.flags & FLOW_FLAG.STALLED) !== 0) {
       flow.flags &= ~FLOW_FLAG.STALLED;
       this.#tell('revived', kernel);
@@ -227,11 +231,16 @@ export class BoundaryModel implements SyncBoundary {
 
   /** In kernel view. */
   #reset(p: Packet, kernel: Tuple, flow: Flow): Packet | undefined {
+    const last = seqMax(flow.rcvNxt, flow.rcvMax);
+    if (seqBefore(p.seq, flow.rcvNxt) || seqAfter(p.seq, last)) return p;
     const inDoubt = (flow.flags & (FLOW_FLAG.HELD | FLOW_FLAG.UNPROVEN)) !== 0;
     const isLongAgo = (at: bigint) => this.nowNs() - at > SILENT_NS;
     const unanswered = flow.sndUna !== flow.sndNxt;
     const silent = unanswered && isLongAgo(flow.resumedAt) && isLongAgo(flow.seenIn);
-    if (!inDoubt && !silent) return p;
+    if (!inDoubt && !silent) {
+      flow.flags |= FLOW_FLAG.RESET;
+      return p;
+    }
     this.#tell('rst', kernel, encodePacket(p));
     return this.#drop('rst-quarantine');
   }
@@ -279,6 +288,44 @@ export class BoundaryModel implements SyncBoundary {
 
 /** What changes in a flow are its own fields; each mapping is written whole. */
 const copyOf = (flow: Flow): Flow => ({ ...flow, mapping: [...flow.mapping] });
+
+/** Sent again although it was acknowledged: its kernel has not taken that ACK. */
+function takeBack(flow: Flow, p: Packet): void {
+  const isProbe = p.payload.length <= 1 && seqAdd(p.seq, 1) === flow.sndUna;
+  const hasContent = p.payload.length > 0 || p.flags.includes('F');
+  if (!hasContent || isProbe || !seqBefore(p.seq, flow.sndUna)) return;
+  const base = mappingOf(flow)?.sndBase;
+  const isBelowBase = base !== undefined && seqBefore(p.seq, base) && !seqAfter(base, flow.sndUna);
+  flow.sndUna = isBelowBase ? base : p.seq;
+}
+
+/** As a kernel would: SEQ in the window, or on a wire from its base on; ACK not too old. */
+function isExpected(flow: Flow, p: Packet): boolean {
+  const windowOut = Math.max(65_535, flow.windowOut << flow.wscaleOut);
+  const windowIn = Math.max(65_535, flow.windowInMax << flow.wscaleIn);
+  const base = seqBefore(flow.rcvMax, flow.rcvNxt) ? mappingOf(flow)?.rcvBase : undefined;
+  const low = seqAdd(flow.rcvNxt, -windowOut);
+  return (
+    !seqBefore(p.seq, base !== undefined && seqBefore(base, low) ? base : low) &&
+    !seqAfter(p.seq, seqAdd(flow.rcvNxt, windowOut)) &&
+    !seqBefore(p.ack, seqAdd(flow.sndUna, -windowIn)) &&
+    !seqAfter(p.ack, flow.sndNxt)
+  );
+}
+
+function take(flow: Flow, p: Packet): void {
+  if (!seqBefore(p.ack, flow.sndUna)) {
+    flow.windowIn = p.window;
+    flow.windowInMax = Math.max(flow.windowInMax, p.window);
+  }
+  if (seqAfter(p.ack, flow.sndUna)) {
+    flow.sndUna = p.ack;
+    flow.flags &= ~FLOW_FLAG.CLOSED;
+  }
+  if (!p.flags.includes('F') || flow.flags & FLOW_FLAG.FIN_RECEIVED) return;
+  flow.rcvFin = segmentEnd(p);
+  flow.flags |= FLOW_FLAG.FIN_SEEN;
+}
 
 export const mappingOf = (flow: Flow): Mapping | undefined =>
   flow.active === 0 ? undefined : flow.mapping[flow.active - 1];
@@ -344,6 +391,8 @@ export const openedFlow = (o: {
   seenIn: 1n,
   created: 1n,
   windowIn: 1000,
+  windowInMax: 1000,
+  rcvFin: o.irs,
   windowOut: 1000,
   mssOut: 1460,
   mssIn: 1460,
