@@ -20,7 +20,7 @@ import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
 import { routeTo } from '../link/route.js';
-import { destroySocket, hasSocket, tcpSockets, unackedSegments } from '../link/sockets.js';
+import { destroySocket, hasSocket, progressOf, tcpSockets } from '../link/sockets.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
@@ -390,8 +390,8 @@ class Daemon implements DaemonControl {
       holdMs: this.#config.holdMs,
       again: (kernel, flow) => this.#placementOf(kernel).again(kernel, flow),
       isDeparting: (kernel) => this.#placementOf(kernel).isDeparting(kernel),
-      isInFlight: (kernel) =>
-        kernel.tap === undefined && unackedSegments(this.#netlink, kernel) > 0,
+      progress: (kernel) =>
+        kernel.tap === undefined ? progressOf(this.#netlink, kernel) : undefined,
       end: (kernel, reason) => {
         if (this.#upkeep.believe(kernel)) return;
         this.#placementOf(kernel).reset(kernel, reason);

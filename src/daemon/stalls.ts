@@ -10,6 +10,7 @@
 import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
 import { attempt } from '../libc/guard.js';
+import type { Progress } from '../link/sockets.js';
 import type { Clock, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { decodePacket } from '../wire/packet.js';
@@ -47,7 +48,7 @@ interface Entry {
 
 export interface StallsOptions {
   boundary: Pick<Boundary, 'flow' | 'command'>;
-  agent: Pick<SyncAgent, 'underway' | 'standIn' | 'kick' | 'cancel'>;
+  agent: Pick<SyncAgent, 'underway' | 'acknowledge' | 'standIn' | 'kick' | 'cancel'>;
   clock: Clock;
   /** How long a flow may be without an answer. */
   holdMs: number;
@@ -55,8 +56,8 @@ export interface StallsOptions {
   again: (kernel: Tuple, flow: Flow) => boolean;
   /** Whether a flow is on its way to another address. */
   isDeparting: (kernel: Tuple) => boolean;
-  /** Whether its own kernel waits for an ACK. */
-  isInFlight: (kernel: Tuple) => boolean;
+  /** How far its own kernel is; undefined: that is another machine's, and cannot be asked. */
+  progress: (kernel: Tuple) => Progress | undefined;
   /** Ends a flow towards its program. */
   end: (kernel: Tuple, reason: string) => void;
   emit: Emit;
@@ -192,16 +193,33 @@ export class Stalls {
     entry.timer = this.#o.clock.setTimer(afterMs, () => this.#timeout(entry));
   }
 
-  /* What a kernel has sent without a way out was never seen here, so it has to be asked. */
+  /* A kernel whose window is closed before its first timeout backs off all the same, but does not
+   * count that as timeouts, and so cannot be kicked any more (test/kernel/stand-in.test.ts).  Nor is
+   * it in danger yet.
+   */
   #standIn(kernel: Tuple): void {
     const flow = this.#o.boundary.flow(kernel);
     if (flow === undefined) return;
-    this.#o.agent.standIn(kernel, this.#awaitsAnswer(kernel, flow));
+    const { unacked, retransmits } = this.#progressOf(kernel, flow);
+    if (unacked === 0 || retransmits > 0) this.#o.agent.standIn(kernel, unacked > 0);
   }
 
-  #awaitsAnswer(kernel: Tuple, flow: Flow): boolean {
-    const isKnown = (flow.flags & FLOW_FLAG.CLOSED) !== 0 || flow.sndUna !== flow.sndNxt;
-    return isKnown || this.#o.isInFlight(kernel);
+  /* What a kernel has sent without a way out was never seen here, so it has to be asked.  But it may
+   * not have heard of all that the peer has: then it is told first, or it would wait with a closed
+   * window for an ACK that cannot come any more.
+   */
+  #progressOf(kernel: Tuple, flow: Flow): Progress {
+    const { agent, progress } = this.#o;
+    const known = progress(kernel);
+    const isClosed = (flow.flags & FLOW_FLAG.CLOSED) !== 0;
+    if (known === undefined) {
+      const unacked = isClosed || flow.sndUna !== flow.sndNxt ? 1 : 0;
+      // The first may have been a probe for the tail (RFC 8985, section 7), which is no timeout.
+      return { unacked, retransmits: isClosed ? 1 : Math.max(0, flow.resent - 1) };
+    }
+    if (known.unacked === 0 || isClosed) return known;
+    agent.acknowledge(kernel);
+    return progress(kernel) ?? known;
   }
 
   #try(entry: Entry): void {
@@ -260,7 +278,8 @@ export class Stalls {
     if (flow === undefined || (flow.flags & FLOW_FLAG.UNPROVEN) !== 0) return;
     const isBusy = agent.underway(kernel) !== undefined || (flow.flags & FLOW_FLAG.HELD) !== 0;
     if (isBusy && !trying) return;
-    if (this.#awaitsAnswer(kernel, flow)) agent.kick(kernel);
+    const unacked = this.#o.progress(kernel)?.unacked ?? 0;
+    if (unacked > 0 || flow.sndUna !== flow.sndNxt) agent.kick(kernel);
     else agent.cancel(kernel);
   }
 

@@ -14,6 +14,7 @@ const SOCKET_ID_AT = 8;
 const RECORD_BYTES = 72;
 const EXTENSIONS_AT = 2;
 const INET_DIAG_INFO = 2; // struct tcp_info
+const TCPI_RETRANSMITS_AT = 2;
 const TCPI_UNACKED_AT = 24;
 
 /** The states of a TCP socket by the kernel's numbers, named as in RFC 9293. */
@@ -60,14 +61,25 @@ export function getProgress(t: Tuple): Uint8Array {
   return encodeMessage(SOCK_DIAG_BY_FAMILY, FLAG.REQUEST | FLAG.ACK, [request]);
 }
 
-/** How many segments are in flight, of an answer to getProgress; undefined: it is none. */
-export function decodeUnacked(m: NetlinkMessage): number | undefined {
+export interface Progress {
+  /** How many segments are in flight. */
+  unacked: number;
+  /** How many timeouts in a row their sender has met. */
+  retransmits: number;
+}
+
+/** Of an answer to getProgress; undefined: it is none. */
+export function decodeProgress(m: NetlinkMessage): Progress | undefined {
   if (m.type !== SOCK_DIAG_BY_FAMILY) return undefined;
   const view = new DataView(m.payload.buffer, m.payload.byteOffset, m.payload.length);
   for (let at = RECORD_BYTES; at + 4 <= view.byteLength; ) {
     const [length, type] = [view.getUint16(at, true), view.getUint16(at + 2, true)];
     if (type === INET_DIAG_INFO && length >= 4 + TCPI_UNACKED_AT + 4) {
-      return view.getUint32(at + 4 + TCPI_UNACKED_AT, true);
+      const info = at + 4;
+      return {
+        unacked: view.getUint32(info + TCPI_UNACKED_AT, true),
+        retransmits: view.getUint8(info + TCPI_RETRANSMITS_AT),
+      };
     }
     at += Math.max(4, (length + 3) & ~3);
   }

@@ -6,17 +6,18 @@ import { NETLINK_SOCK_DIAG } from '../libc/socket.js';
 import { address } from '../wire/address.js';
 import { type Tuple, tupleEqual, tupleText } from '../wire/tuple.js';
 import {
+  decodeProgress,
   decodeSocket,
-  decodeUnacked,
   destroy,
   getProgress,
   getSockets,
+  type Progress,
   type SocketRecord,
 } from './inet-diag.js';
 import type { NetlinkMessage } from './message.js';
 import type { Netlink } from './netlink.js';
 
-export type { SocketRecord } from './inet-diag.js';
+export type { Progress, SocketRecord } from './inet-diag.js';
 
 /**
  * All TCP sockets, listening ones too (their remote address is 0.0.0.0 or ::).  An IPv6 socket
@@ -40,10 +41,12 @@ export function hasSocket(netlink: Pick<Netlink, 'request'>, tuple: Tuple): bool
   return found !== undefined && tupleEqual(found, tuple);
 }
 
-/** How many segments of a socket are unacknowledged; 0: none, or no such socket.  Throws SystemError. */
-export function unackedSegments(netlink: Pick<Netlink, 'request'>, tuple: Tuple): number {
+/** How far what a socket has sent has come; undefined: no such socket.  Throws SystemError. */
+export function progressOf(netlink: Pick<Netlink, 'request'>, tuple: Tuple): Progress | undefined {
   const record = lookUp(netlink, tuple);
-  return (record && decodeUnacked(record)) ?? 0;
+  const found = record && decodeSocket(record)?.tuple;
+  if (record === undefined || found === undefined || !tupleEqual(found, tuple)) return undefined;
+  return decodeProgress(record);
 }
 
 function lookUp(netlink: Pick<Netlink, 'request'>, tuple: Tuple): NetlinkMessage | undefined {

@@ -21,7 +21,7 @@ import { KeyRing } from './key-ring.js';
 import { kickEffects, silentMs } from './kick.js';
 import { type MoveOptions, Moves, type Underway } from './moves.js';
 import { type Outlet, Performer, type SyncBoundary } from './performer.js';
-import { closedWindow, keepalive } from './stand-in.js';
+import { acknowledgement, closedWindow, keepalive } from './stand-in.js';
 import type { PortRange } from './wire-port.js';
 
 export type { Occupancy } from './claims.js';
@@ -129,6 +129,11 @@ export class SyncAgent {
   standIn(kernel: Tuple, inFlight: boolean): void {
     if (inFlight) this.#boundary.command({ verb: 'close', kernel });
     this.#inject(kernel, closedWindow);
+  }
+
+  /** Tells the kernel of a flow what its peer has acknowledged: the ACK may have been lost. */
+  acknowledge(kernel: Tuple): void {
+    this.#inject(kernel, acknowledgement);
   }
 
   /** Has the kernel of a flow tell the peer where it is, and its window. */

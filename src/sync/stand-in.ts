@@ -24,6 +24,12 @@ export const closedWindow = (kernel: Tuple, flow: Flow): Packet =>
     window: 0,
   });
 
+/** The same with the window that the peer has told last: an ACK that it has sent before, perhaps. */
+export const acknowledgement = (kernel: Tuple, flow: Flow): Packet => ({
+  ...closedWindow(kernel, flow),
+  window: flow.windowIn,
+});
+
 /**
  * A keepalive as of the peer, in kernel view: the kernel answers it with an ACK to the peer, which
  * so learns that the path works and how wide the window is.

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { FLOW_FLAG, FLOW_SIZE, type Flow, readFlow } from '../../src/boundary/abi.gen.js';
 import { STALL_MS, TRY_MS } from '../../src/daemon/stall.js';
 import { Stalls, type StallsOptions } from '../../src/daemon/stalls.js';
+import type { Progress } from '../../src/link/sockets.js';
 import type { SyncState } from '../../src/sync/agent.js';
 import type { SyncReport } from '../../src/sync/event.js';
 import { address } from '../../src/wire/address.js';
@@ -19,6 +20,8 @@ const KERNEL: Tuple = {
   remotePort: 22,
 };
 
+const BACKED_OFF: Progress = { unacked: 1, retransmits: 3 };
+
 /** How long the machine has been up when a test begins. */
 const UP_MS = 1_000_000;
 
@@ -26,8 +29,8 @@ interface Machine {
   unansweredMs?: number;
   holdMs?: number;
   away?: boolean;
-  /** Whether its kernel waits for an ACK. */
-  inFlight?: boolean;
+  /** What its kernel says of what it has sent. */
+  progress?: () => Progress | undefined;
   /** The attempt does not get its turn. */
   queued?: boolean;
 }
@@ -55,6 +58,7 @@ function machine(o: Machine = {}) {
         state.agent === 'steady'
           ? undefined
           : { source: KERNEL.local, state: state.agent, since: state.since },
+      acknowledge: () => done.push('acknowledge'),
       standIn: (_, inFlight) => done.push(`stand-in ${inFlight}`),
       kick: note('kick'),
       cancel: note('cancel'),
@@ -69,7 +73,7 @@ function machine(o: Machine = {}) {
     },
     clock,
     isDeparting: () => false,
-    isInFlight: () => o.inFlight ?? true,
+    progress: () => (o.progress === undefined ? BACKED_OFF : o.progress()),
     end: (_, reason) => done.push(`end ${reason}`),
     emit: ({ event }) => done.push(`emit ${event}`),
   } as StallsOptions);
@@ -104,12 +108,13 @@ const reset = (at: number): Uint8Array =>
     },
   });
 
+const STAND_IN = ['acknowledge', 'stand-in true'];
 const TRIED = ['again', 'emit stalled'];
 
 test('a stalled flow: answered in the peer’s stead, and synchronized again', () => {
   const { stalls, looked } = machine();
   stalls.stalled(KERNEL);
-  assert.deepEqual(looked(), ['stand-in true', ...TRIED]);
+  assert.deepEqual(looked(), [...STAND_IN, ...TRIED]);
   assert.ok(stalls.isTrying(KERNEL));
 });
 
@@ -118,7 +123,7 @@ test('refused: the attempt ends, and its kernel is kept waiting', () => {
   stalls.stalled(KERNEL);
   looked();
   agent({ type: 'failed', reason: 'refused', final: false });
-  assert.deepEqual(looked(), ['cancel', 'stand-in true']);
+  assert.deepEqual(looked(), ['cancel', ...STAND_IN]);
   assert.ok(!stalls.isTrying(KERNEL));
 });
 
@@ -128,7 +133,7 @@ test('what its kernel has sent meanwhile was swallowed: it is kicked', () => {
   looked();
   flow.seenOut = agoNs(-10);
   agent({ type: 'failed', reason: 'refused', final: false });
-  assert.deepEqual(looked(), ['kick', 'stand-in true']);
+  assert.deepEqual(looked(), ['kick', ...STAND_IN]);
 });
 
 test('an attempt whose turn has not come is no attempt in vain', () => {
@@ -141,7 +146,7 @@ test('an attempt whose turn has not come is no attempt in vain', () => {
   clock.pass(TRY_MS - 1);
   assert.deepEqual(looked(), []);
   clock.pass(TRY_MS);
-  assert.deepEqual(looked(), ['cancel', 'stand-in true']);
+  assert.deepEqual(looked(), ['cancel', ...STAND_IN]);
 });
 
 test('an attempt that was ended from outside is none', () => {
@@ -174,7 +179,7 @@ test('something comes in between two attempts: its kernel is woken', () => {
 });
 
 test('something comes in, and nothing waits for an answer: nobody is woken', () => {
-  const { stalls, looked } = machine({ inFlight: false });
+  const { stalls, looked } = machine({ progress: () => ({ unacked: 0, retransmits: 0 }) });
   stalls.revived(KERNEL);
   assert.deepEqual(looked(), ['cancel']);
 });
@@ -206,10 +211,36 @@ test('the peer says provably that the flow has ended: it ends here', () => {
   assert.deepEqual(looked(), ['end reset']);
 });
 
+test('a kernel that has met no timeout yet is not told of a closed window: it could not be kicked', () => {
+  const { stalls, flow, looked } = machine({ progress: () => ({ unacked: 2, retransmits: 0 }) });
+  flow.flags = FLOW_FLAG.STALLED | FLOW_FLAG.HELD;
+  flow.resentSince = 0n;
+  stalls.stalled(KERNEL);
+  assert.deepEqual(looked(), ['acknowledge']);
+});
+
+test('nor does it wait for an ACK that its peer has sent already', () => {
+  const answers = [BACKED_OFF, { unacked: 0, retransmits: 0 }];
+  const { stalls, looked } = machine({ away: true, progress: () => answers.shift() });
+  stalls.stalled(KERNEL);
+  assert.deepEqual(looked(), ['acknowledge', 'stand-in false']);
+});
+
+test('a kernel that cannot be asked: the second time that it sends is a timeout', () => {
+  const { stalls, flow, looked } = machine({ away: true, progress: () => undefined });
+  flow.sndNxt = seq(1);
+  flow.resent = 1;
+  stalls.stalled(KERNEL);
+  assert.deepEqual(looked(), []);
+  flow.resent = 2;
+  stalls.stalled(KERNEL);
+  assert.deepEqual(looked(), ['stand-in true']);
+});
+
 test('a flow on its way elsewhere is only answered', () => {
   const { stalls, looked } = machine({ away: true });
   stalls.stalled(KERNEL);
-  assert.deepEqual(looked(), ['stand-in true']);
+  assert.deepEqual(looked(), [...STAND_IN]);
   assert.ok(!stalls.isTrying(KERNEL));
 });
 
@@ -248,7 +279,7 @@ test('a flow without a way out is answered every second, until it is released', 
   flow.flags = FLOW_FLAG.HELD;
   stalls.held(KERNEL);
   clock.pass(2_500);
-  assert.deepEqual(looked(), ['stand-in true', 'stand-in true']);
+  assert.deepEqual(looked(), [...STAND_IN, ...STAND_IN]);
   flow.flags = 0;
   clock.pass(2_500);
   assert.deepEqual(looked(), []);

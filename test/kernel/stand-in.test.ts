@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { until } from '../../src/lab/wait.js';
 import { RawSender } from '../../src/libc/raw.js';
 import { Netlink } from '../../src/link/netlink.js';
-import { unackedSegments } from '../../src/link/sockets.js';
+import { progressOf } from '../../src/link/sockets.js';
 import { seqAdd } from '../../src/wire/seq.js';
 import type { Tuple } from '../../src/wire/tuple.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
@@ -123,7 +123,8 @@ describe('a kernel whose peer is away', () => {
       lose(true);
       connection.write('data');
       await until('data to be unanswered', () => connection.info().retransmits > 0);
-      assert.equal(unackedSegments(netlink, tupleOf(connection)), 1);
+      const { unacked, retransmits } = progressOf(netlink, tupleOf(connection)) ?? {};
+      assert.deepEqual([unacked, (retransmits ?? 0) > 0], [1, true]);
       await standIn(0, AWAY_MS);
       assert.equal(connection.info().state, ESTABLISHED);
       lose(false);
@@ -132,6 +133,23 @@ describe('a kernel whose peer is away', () => {
       assert.notEqual(await connection.echoed('data', 500), undefined);
       assert.ok(await connection.works('more'));
       assert.deepEqual(connection.errors, []);
+    });
+
+    it(`IPv${family}: told of no window before its first timeout, it cannot be kicked`, async () => {
+      await start();
+      lose(true);
+      const { sndUna } = connection.position();
+      connection.write('data');
+      raw.toKernel(connection.fromPeer(sndUna, { window: 0 }));
+      await until('the kernel to back off', () => connection.info().backoff >= 3, 8000);
+      const { unacked, retransmits } = progressOf(netlink, tupleOf(connection)) ?? {};
+      assert.deepEqual([unacked, retransmits], [1, 0]);
+      lose(false);
+      connection.kick(raw, 16);
+      // Nor does a window that opens wake it.
+      raw.toKernel(connection.fromPeer(sndUna));
+      assert.equal(await connection.echoed('data', 500), undefined);
+      assert.notEqual(await connection.echoed('data', 5000), undefined);
     });
 
     it(`IPv${family}: an answered keepalive is an answer`, async () => {

@@ -5,7 +5,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import { isTracked } from '../../src/link/conntrack-look-up.js';
 import { Netlink } from '../../src/link/netlink.js';
-import { destroySocket, hasSocket, tcpSockets, unackedSegments } from '../../src/link/sockets.js';
+import { destroySocket, hasSocket, progressOf, tcpSockets } from '../../src/link/sockets.js';
 import { address } from '../../src/wire/address.js';
 import { type Tuple, tupleReverse } from '../../src/wire/tuple.js';
 import { Network } from './network.js';
@@ -87,7 +87,7 @@ describe('TCP sockets', () => {
       );
 
       // More than one in flight: test/kernel/stand-in.test.ts.
-      assert.equal(unackedSegments(netlink, ours), 0);
+      assert.deepEqual(progressOf(netlink, ours), { unacked: 0, retransmits: 0 });
 
       // The mapped one, for IPv4: the accepted end.
       const end = accepted.at(-1);
@@ -106,7 +106,7 @@ describe('TCP sockets', () => {
       const local = address(host);
       const tuple = { local, localPort: 1, remote: local, remotePort: 2 };
       assert.equal(destroySocket(netlink, tuple), false);
-      assert.equal(unackedSegments(netlink, tuple), 0);
+      assert.equal(progressOf(netlink, tuple), undefined);
     }
   });
 });

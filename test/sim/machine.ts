@@ -208,7 +208,7 @@ export class Machine extends Computer {
       ...{ agent, boundary, clock, emit, holdMs: HOLD_MS },
       again: (kernel, flow) => mobility.again(kernel, flow),
       isDeparting: (kernel) => mobility.isDeparting(kernel),
-      isInFlight: (kernel) => this.kernels.get(tupleText(kernel))?.isFlushed() === false,
+      progress: (kernel) => this.kernels.get(tupleText(kernel))?.progress(),
       end: (kernel, reason) => mobility.reset(kernel, reason),
     });
     this.#catchUp();

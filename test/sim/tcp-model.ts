@@ -71,6 +71,10 @@ export class TcpModel {
     return this.#sndUna === this.#endOfStream();
   }
 
+  progress(): { unacked: number; retransmits: number } {
+    return { unacked: this.#isIdle() ? 0 : 1, retransmits: this.#backoff };
+  }
+
   receive(p: Packet): void {
     if (this.error !== undefined) return;
     if (!this.#isAcceptable(p)) {
