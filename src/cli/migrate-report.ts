@@ -30,6 +30,7 @@ export class MigrationPrinter {
     if (event.event === 'progress' && !this.#isTime()) return;
     if (this.#json) this.#line(event);
     else if (event.event === 'progress') this.#progress(event);
+    else if (event.event === 'note') this.note(event.message);
     else if (event.event === 'failed') this.note(`${event.stage} failed: ${event.message}`);
     else if (event.event === 'undone') {
       const why = event.message === undefined ? 'undone' : `could not be undone: ${event.message}`;

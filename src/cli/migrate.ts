@@ -113,6 +113,7 @@ async function migrateByQmp(
     journals: new Journals(at),
     daemon: vmDaemonAt(at.runDir),
     progress: (stage, at) => printer.event({ stage, event: 'progress', ...at }),
+    note: (message) => printer.event({ stage: 'check', event: 'note', message }),
     startGuard: (id) => {
       dismissGuard = startGuard(id, at);
     },

@@ -88,14 +88,21 @@ async function programHere({ program, machine }: CheckBody): Promise<string> {
 }
 
 function missingFiles(body: CheckBody): string[] {
+  const devices = body.devices.filter((path) => !existsSync(path));
   const disks = body.storage === 'shared' ? body.disks.map(({ path }) => path) : [];
   const shared = disks.filter((path) => path.startsWith('/') && !existsSync(path));
   const needed = neededFiles(body.argv).filter((path) => !existsSync(path));
   return [
+    ...devices.map((path) => `${path} is not here, and the VM uses it where it is${advice(path)}`),
     ...needed.map((path) => `${path} is not here, and the VM needs it to start`),
     ...shared.map((path) => `disk ${path} is not here; share it, or copy it (--storage copy)`),
   ];
 }
+
+const MODULES: Record<string, string> = { '/dev/vhost-net': 'vhost_net', '/dev/kvm': 'kvm' };
+
+const advice = (path: string): string =>
+  MODULES[path] === undefined ? '' : ` (modprobe ${MODULES[path]})`;
 
 function diskTargets({ storage, storageDir, disks }: CheckBody): Map<string, string> {
   if (storage === 'shared') return new Map();

@@ -20,6 +20,7 @@ export interface Progress {
 
 export type MigrationEvent =
   | StageEvent<StageName>
+  | { stage: StageName; event: 'note'; message: string }
   | ({ stage: StageName; event: 'progress' } & Progress);
 
 export interface Report {

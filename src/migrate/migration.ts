@@ -50,6 +50,8 @@ export interface MigrationContext {
   journals: Journals;
   daemon: VmDaemon;
   progress(stage: StageName, at: Progress): void;
+  /** What the operator should know, and that keeps nothing from going on. */
+  note(text: string): void;
   /** Somebody who recovers from the journal if we die. */
   startGuard(id: string): void;
   reconnectMs?: number;
@@ -119,6 +121,7 @@ export class Migration {
     const { request, journals, daemon } = this.#o;
     const found = await survey(request, daemon);
     this.#survey = found;
+    for (const text of found.notes) this.#o.note(text);
     const { name, placement } = found.body;
     Object.assign(this.facts, { name, placement });
     const { mark } = found.source.qemu;

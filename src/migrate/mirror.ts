@@ -102,6 +102,8 @@ export class Mirrors {
       if (performance.now() > deadline) {
         throw new VmError(`the disks' copies are not complete after ${FINISH_TIMEOUT_MS} ms`);
       }
+      // Of a QEMU that has ended there will be none.
+      if (this.#qmp.closed !== undefined) throw this.#qmp.closed;
       await this.#qmp.nextEvent(POLL_MS);
     }
     for (const [name, error] of this.#completed) {

@@ -35,6 +35,7 @@ export const checkBody = z.object({
       name: z.string(),
       netdev: z.string().optional(),
       bridge: z.string().optional(),
+      mtu: z.int().optional(),
       /** Only those that have a boundary. */
       mac: z.string().optional(),
       isProtected: z.boolean(),
@@ -53,6 +54,8 @@ export const checkBody = z.object({
     }),
   ),
   direct: z.boolean(),
+  /** Paths of character devices that its QEMU has open. */
+  devices: z.array(z.string()).default([]),
   /** Of the flows of its daemon, in hypervisor placement. */
   luggage: z
     .object({ version: z.int(), lowest: z.int(), flow_bytes: z.int(), plain_bytes: z.int() })

@@ -87,6 +87,14 @@ export function guestName(argv: readonly string[]): string | undefined {
   return option.head ?? optionValue(option, 'guest');
 }
 
+/** It changes its user by itself after it has started. */
+export function changesUser(argv: readonly string[]): boolean {
+  return words(argv).some(
+    ({ option, value = '' }) =>
+      option === 'runas' || (option === 'run-with' && /(^|,)user=/.test(value)),
+  );
+}
+
 /** -machine's type, as written. */
 export function machineType(argv: readonly string[]): string | undefined {
   const values = words(argv).filter(({ option }) => option === 'machine' || option === 'M');
@@ -185,7 +193,9 @@ function netdevOf(value: string): QemuOption {
     const option = parseOption(value);
     return { ...option, head: option.head ?? optionValue(option, 'type') };
   }
-  const keys = Object.entries(json).map(([key, each]): [string, string] => [key, String(each)]);
+  const textOf = (each: unknown) =>
+    typeof each === 'boolean' ? (each ? 'on' : 'off') : String(each);
+  const keys = Object.entries(json).map(([key, each]): [string, string] => [key, textOf(each)]);
   return { head: String(json.type), keys: keys.filter(([key]) => key !== 'type') };
 }
 
@@ -239,15 +249,19 @@ function machineOption(value: string, machine: string | undefined): string {
 }
 
 /* ifname, script, downscript, br, helper and vnet_hdr say how to get a tap: it is there already.
- * vhost would need /dev/vhost-net there, and is not part of the migrated state.
+ * A vhostfd is somebody's who had opened /dev/vhost-net; QEMU opens it itself.
  */
 const HOW_TO_GET_A_TAP = new Set([
   ...['type', 'fd', 'ifname', 'script', 'downscript', 'br', 'helper', 'vnet_hdr', 'queues'],
-  ...['vhost', 'vhostfd', 'vhostforce', 'poll-us'],
+  'vhostfd',
 ]);
 
 function tapOption(value: string, fd: number): string {
-  const keys = netdevOf(value).keys.filter(([key]) => !HOW_TO_GET_A_TAP.has(key));
+  const all = netdevOf(value);
+  const keys = all.keys.filter(([key]) => !HOW_TO_GET_A_TAP.has(key));
+  if (optionValue(all, 'vhostfd') !== undefined && optionValue(all, 'vhost') === undefined) {
+    keys.push(['vhost', 'on']);
+  }
   return formatOption({ head: 'tap', keys: [...keys, ['fd', String(fd)]] });
 }
 

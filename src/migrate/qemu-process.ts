@@ -70,6 +70,22 @@ export function tapNames(qemu: QemuProcess): Map<number, string> {
   return names;
 }
 
+/**
+ * Devices of the machine that it has open: /dev/kvm, /dev/vhost-net, what is passed through.  Not
+ * taps and terminals, which belong to the place, and not those that every machine has.
+ */
+export function openDevices(pid: number): string[] {
+  const paths = entriesOf(`/proc/${pid}/fd`).map((fd) => linkOf(`/proc/${pid}/fd/${fd}`));
+  const isTold = (path: string) => path.startsWith('/dev/') && !EVERYWHERE.test(path);
+  return [...new Set(paths.filter(isTold))].filter(isCharacterDevice).sort();
+}
+
+const EVERYWHERE = /^\/dev\/(null|zero|full|u?random|tty\w*|console|ptmx|net\/tun|pts\/.*)$/;
+
+function isCharacterDevice(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isCharacterDevice() ?? false;
+}
+
 function qemuOf(pid: number, here: string): QemuProcess | undefined {
   try {
     const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
@@ -105,6 +121,14 @@ function entriesOf(path: string): string[] {
     return readdirSync(path);
   } catch {
     return [];
+  }
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return '';
   }
 }
 

@@ -160,8 +160,8 @@ export class Receiver {
     this.#begin(plan, place);
     const answer: PlaceAnswer = { taps: {}, outside: [] };
     if (plan.placement === 'hypervisor') await this.#o.startDaemon();
-    for (const { at, name, mac, isProtected } of plan.taps) {
-      const tap = await makeTap(name, place.bridges.get(at) ?? '');
+    for (const { at, name, mac, isProtected, mtu } of plan.taps) {
+      const tap = await makeTap(name, place.bridges.get(at) ?? '', mtu);
       this.#taps.set(at, tap);
       answer.taps[name] = tap.name;
       if (plan.placement === 'guest' || !isProtected) continue;

@@ -1,9 +1,11 @@
 /* What has to be known of the VM before anything is asked of the destination. */
 
 import type { CheckBody } from './protocol.js';
-import { tapNetdevs } from './qemu-command.js';
+import { changesUser, tapNetdevs } from './qemu-command.js';
+import { openDevices, type QemuProcess } from './qemu-process.js';
+import { type ServiceUnit, serviceOf } from './service-unit.js';
 import { type Disk, SourceQemu, VmError } from './source-qemu.js';
-import { bridgeOf } from './tap.js';
+import { linkOf } from './tap.js';
 import type { VmDaemon } from './vm-daemon.js';
 
 export interface MigrationRequest {
@@ -31,6 +33,8 @@ export interface Survey {
   source: SourceQemu;
   body: CheckBody;
   disks: Disk[];
+  /** What will be otherwise there, and keeps nobody from moving. */
+  notes: string[];
   /** Names of the taps that have a boundary. */
   protectedTaps: string[];
 }
@@ -60,12 +64,13 @@ async function surveyOf(
   for (const { at, id: netdev } of tapNetdevs(argv)) {
     const tap = source.taps.get(at);
     if (tap === undefined) throw new VmError(`the tap of -netdev ${netdev ?? at} cannot be found`);
-    const [bridge, mac] = [await bridgeOf(tap), macs.get(tap)];
+    const [{ master: bridge, mtu }, mac] = [await linkOf(tap), macs.get(tap)];
     const isProtected = macs.has(tap);
     taps.push({
       ...{ at, name: tap, isProtected },
       ...(netdev !== undefined && { netdev }),
       ...(bridge !== undefined && { bridge }),
+      ...(mtu !== undefined && { mtu }),
       ...(mac !== undefined && { mac }),
     });
   }
@@ -74,11 +79,31 @@ async function surveyOf(
     ...{ id: request.id, name, program, argv, qmp: qmpPath, taps, disks },
     ...{ machine: await source.machine(), storage: request.storage, direct: request.direct },
     placement: macs.size > 0 ? 'hypervisor' : 'guest',
+    devices: openDevices(source.qemu.mark.pid),
     ...(luggage !== undefined && { luggage }),
     ...(request.bridge !== undefined && { bridge: request.bridge }),
     ...(request.storageDir !== undefined && { storageDir: request.storageDir }),
   };
-  return { source, body, disks, protectedTaps: [...macs.keys()] };
+  const unit = await serviceOf(source.qemu.mark.pid);
+  if (unit?.problem !== undefined) throw new VmError(unit.problem);
+  const notes = notesOf(source.qemu, request.host, unit);
+  return { source, body, disks, notes, protectedTaps: [...macs.keys()] };
+}
+
+/** What its QEMU has here, and will not have there. */
+export function notesOf(
+  { argv, uid }: Pick<QemuProcess, 'argv' | 'uid'>,
+  host: string,
+  unit: ServiceUnit | undefined,
+): string[] {
+  const notes: string[] = [];
+  if (uid !== 0 && !changesUser(argv)) {
+    notes.push(`QEMU runs as user ${uid} here, and will run as root on ${host}`);
+  }
+  if (unit === undefined) return notes;
+  const session = `the session of ssh on ${host}, without its limits`;
+  notes.push(`QEMU is in ${unit.name} here, and will be in ${session}`, ...unit.notes);
+  return notes;
 }
 
 async function requireMovable(source: SourceQemu, vm: string): Promise<void> {

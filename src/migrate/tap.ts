@@ -19,6 +19,7 @@ const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
 const IFREQ_SIZE = 40;
 const IFNAMSIZ = 16;
+const DEFAULT_MTU = 1500;
 
 const libc = koffi.load('libc.so.6');
 const cOpen = libc.func('int open(const char *path, int flags)');
@@ -48,6 +49,7 @@ export function stillTheirs(taps: readonly TapMark[]): string[] {
 
 interface LinkRecord {
   ifname: string;
+  mtu?: number;
   master?: string;
   linkinfo?: { info_kind?: string };
 }
@@ -57,8 +59,11 @@ export class BridgeError extends Error {
   override readonly name = 'BridgeError';
 }
 
-/** A new tap, up and in the bridge: `wanted` is its name unless that is taken.  SystemError. */
-export async function makeTap(wanted: string, bridge: string): Promise<OwnTap> {
+/**
+ * A new tap, up and in the bridge: `wanted` is its name unless that is taken.  `mtu`: at least; a smaller
+ * one would make the bridge's own smaller.  SystemError.
+ */
+export async function makeTap(wanted: string, bridge: string, mtu = 0): Promise<OwnTap> {
   const free = interfaceIndex(wanted) === undefined;
   const stem = wanted.replace(/\d+$/, '').slice(0, IFNAMSIZ - 5);
   const tap = openTap(free ? wanted : `${stem}%d`);
@@ -67,6 +72,7 @@ export async function makeTap(wanted: string, bridge: string): Promise<OwnTap> {
     // Its IPv6 address would be the hypervisor's, on the guest's cable.
     const link = ['ip', 'link', 'set', 'dev', name] as const;
     await run(`prepare tap ${name}`, [...link, 'addrgenmode', 'none']);
+    if (mtu > DEFAULT_MTU) await run(`set MTU of ${name}`, [...link, 'mtu', String(mtu)]);
     await run(`put tap ${name} into bridge ${bridge}`, [...link, 'master', bridge, 'up']);
     return tap;
   } catch (error) {
@@ -91,9 +97,9 @@ function openTap(pattern: string): OwnTap {
   return { fd, name: request.toString('latin1', 0, request.indexOf(0)) };
 }
 
-/** The bridge that an interface is in. */
-export async function bridgeOf(name: string): Promise<string | undefined> {
-  return (await links(['dev', name]))[0]?.master;
+/** The bridge that an interface is in, and its MTU. */
+export async function linkOf(name: string): Promise<Pick<LinkRecord, 'master' | 'mtu'>> {
+  return (await links(['dev', name]))[0] ?? {};
 }
 
 /** `asked`, else the one of the same name as at the source, else the only one. */

@@ -1,4 +1,6 @@
-/* A daemon made of answers, behind a real socket: what a migration asks of it, in order. */
+/* The daemon's socket as a migration meets it: what is asked, in order; calls that are held or
+ * refused.  Behind it a daemon made of answers, or a real one (real-vm-daemon.ts).
+ */
 
 import { once } from 'node:events';
 import { mkdirSync } from 'node:fs';
@@ -17,6 +19,7 @@ import type {
 } from '../../src/daemon/view.js';
 import { unknownGuest } from '../../src/guest/identity.js';
 import { mac } from '../../src/wire/ethernet.js';
+import type { RealVmDaemon } from './real-vm-daemon.js';
 
 export interface FakeVmDaemon {
   /** "METHOD path", after /v1/taps. */
@@ -25,6 +28,8 @@ export interface FakeVmDaemon {
   bodies: Map<string, unknown>;
   taps: string[];
   luggage: LuggageFormat;
+  /** Who answers instead. */
+  real?: RealVmDaemon;
   /** Calls that are refused: path after the tap's name → code and message. */
   refuse: Map<string, { code: string; message: string }>;
   /** Calls that are answered when the promise resolves: path after the tap's name, or "DELETE". */
@@ -46,7 +51,10 @@ export async function fakeVmDaemon(t: TestContext, runDir: string): Promise<Fake
     fake.calls.push(call);
     fake.bodies.set(call, body);
     await fake.hold.get(request.method === 'DELETE' ? 'DELETE' : what);
-    const { status, answer } = answerTo(fake, request, body);
+    const { status, answer } =
+      fake.real === undefined
+        ? answerTo(fake, request, body)
+        : await fake.real.answer(request, body);
     response.writeHead(status, { 'Content-Type': 'application/json' });
     response.end(JSON.stringify(answer));
   });
@@ -77,7 +85,7 @@ function answerTo(fake: FakeVmDaemon, { method = '', url = '' }: IncomingMessage
   return { status: 200, answer: ANSWERS[what] ?? {} };
 }
 
-const GUEST = unknownGuest(mac('52:54:00:00:00:0a'));
+export const GUEST = unknownGuest(mac('52:54:00:00:00:0a'));
 const PLACE: GuestPlaceView = {
   version: 1,
   outside: ['198.51.100.10'],

@@ -16,9 +16,12 @@ const FREEZE = 'POST /v1/freeze';
 test('live: stages in order, both daemons asked in order, nothing left behind', async (t) => {
   const hosts = await TwoHosts.up(t);
   await hosts.startVm();
+  execFileSync('ip', ['-n', hosts.athos.namespace, 'link', 'set', 'vnet0', 'mtu', '9000']);
   const run = hosts.migrate();
   const { exit, last } = await run.end();
   assert.equal(exit, 0, run.told);
+  const tap = execFileSync('ip', ['-n', hosts.porthos.namespace, 'link', 'show', 'vnet0']);
+  assert.match(tap.toString(), /mtu 9000/);
   assert.deepEqual(
     run.lines.filter(({ event }) => event === 'done').map(({ stage }) => stage),
     STAGES,
@@ -175,6 +178,16 @@ test('daemons of different versions find out in check, with the VM running', asy
   assert.equal(last.stage, 'check');
   assert.match(String(last.message), /the daemon here takes in flows of version \d+, and the VM's/);
   assert.match(String(last.message), /install the same tiflow on both, and restart the daemons/);
+});
+
+test('a device of the machine that is not there', async (t) => {
+  const hosts = await TwoHosts.up(t);
+  const device = hosts.deviceOnAthos();
+  await hosts.startVm(['-object', `rng-random,id=rng,filename=${device}`]);
+  const run = hosts.migrate('--dry-run');
+  const { exit, last } = await run.end();
+  assert.equal(exit, 1, run.told);
+  assert.match(String(last.message), new RegExp(`${device} is not here, and the VM uses it`));
 });
 
 test('an address that is refused: said by the destination, undone, the VM runs on', async (t) => {

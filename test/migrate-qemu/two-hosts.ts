@@ -23,14 +23,16 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import { ownName } from '../../src/lab/own-name.js';
 import { endProcess, markOf, type ProcessMark } from '../../src/migrate/process-mark.js';
 import { Qmp } from '../../src/migrate/qmp.js';
 import { type FakeVmDaemon, fakeVmDaemon } from './fake-vm-daemon.js';
+import { FLOW, RealVmDaemon } from './real-vm-daemon.js';
 
 const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const BOUND_MS = 30_000;
@@ -41,8 +43,8 @@ export interface Host {
   namespace: string;
   runDir: string;
   stateDir: string;
-  /** File that stands for the boot id since it was rebooted here. */
-  bootId?: string;
+  /** Commands that make its view of the file system: a boot id, devices that it has not. */
+  mounts: string[];
   daemon: FakeVmDaemon;
 }
 
@@ -60,6 +62,7 @@ export class TwoHosts {
   readonly qmpPath: string;
   readonly disk: string;
   vm: ProcessMark | undefined;
+  readonly #devices: string[] = [];
 
   private constructor(directory: string, hosts: { athos: Host; porthos: Host }) {
     this.directory = directory;
@@ -69,12 +72,16 @@ export class TwoHosts {
     this.disk = join(directory, 'disk.img');
   }
 
-  static async up(t: TestContext): Promise<TwoHosts> {
+  static async up(t: TestContext, o: { daemons?: 'real' } = {}): Promise<TwoHosts> {
     const directory = mkdtempSync(join(tmpdir(), ownName('')));
     const athos = await host(t, directory, 'athos');
     const porthos = await host(t, directory, 'porthos');
     const hosts = new TwoHosts(directory, { athos, porthos });
     t.after(() => hosts.#end());
+    const starting = (o.daemons === 'real' ? [athos, porthos] : []).map(async (at) => {
+      at.daemon.real = await RealVmDaemon.start(at);
+    });
+    await Promise.all(starting);
     hosts.#scripts();
     execFileSync('qemu-img', ['create', '-q', '-f', 'raw', hosts.disk, '16M']);
     mkdirSync(hosts.copies);
@@ -104,7 +111,9 @@ export class TwoHosts {
     await until('QMP of the VM', async () => (await this.statusOf(this.qmpPath)) === 'running');
     this.vm = markOf(child.pid ?? 0);
     execFileSync('ip', ['-n', this.athos.namespace, 'link', 'set', 'vnet0', 'master', 'br0', 'up']);
-    this.athos.daemon.taps.push('vnet0');
+    const { daemon } = this.athos;
+    if (daemon.real === undefined) daemon.taps.push('vnet0');
+    else await daemon.real.takeIn('vnet0');
   }
 
   /** `tiflow migrate vm --to porthos` on athos. */
@@ -146,9 +155,22 @@ export class TwoHosts {
       if (name !== 'tiflow.sock') rmSync(join(host.runDir, name), { recursive: true });
     }
     host.daemon.taps = [];
-    host.bootId = join(this.directory, `${at}.boot-id`);
-    writeFileSync(host.bootId, `${randomUUID()}\n`);
+    const bootId = join(this.directory, `${at}.boot-id`);
+    writeFileSync(bootId, `${randomUUID()}\n`);
+    host.mounts.push(`mount --bind ${bootId} /proc/sys/kernel/random/boot_id`);
     this.#scripts();
+  }
+
+  /** A character device that only athos has. */
+  deviceOnAthos(): string {
+    const directory = join('/dev', basename(this.directory));
+    mkdirSync(directory);
+    this.#devices.push(directory);
+    const path = join(directory, 'rng');
+    execFileSync('mknod', [path, 'c', '1', '9']); // Documentation/admin-guide/devices.txt: urandom
+    this.porthos.mounts.push(`mount -t tmpfs none ${directory}`);
+    this.#scripts();
+    return path;
   }
 
   /** What a host has written down of the migration; undefined: nothing. */
@@ -246,12 +268,24 @@ export class TwoHosts {
     });
     await this.assertOver();
     assert.deepEqual(other.daemon.taps, [], 'taps of the other daemon');
+    const at = where === 'athos' ? this.athos : this.porthos;
+    if (at.daemon.real !== undefined) await this.#assertFlowsOn(at.daemon.real, other.daemon.real);
     const links = execFileSync('ip', ['-n', other.namespace, '-o', 'link'], { encoding: 'utf8' });
     assert.doesNotMatch(links, /vnet/);
   }
 
+  /** Its connections are where it runs, and nowhere else. */
+  async #assertFlowsOn(here: RealVmDaemon, there: RealVmDaemon | undefined): Promise<void> {
+    let seen: string[][] = [];
+    await until('the flows are where the VM is', async () => {
+      seen = [await here.flows(), (await there?.flows()) ?? [], (await there?.taps()) ?? []];
+      return isDeepStrictEqual(seen, [[FLOW], [], []]);
+    }).catch((error: Error) => assert.fail(`${error.message}: ${JSON.stringify(seen)}`));
+  }
+
   #tiflows(): ProcessMark[] {
-    return [this.athos, this.porthos].flatMap((at) => this.find(at, MAIN));
+    const all = [this.athos, this.porthos].flatMap((at) => this.find(at, MAIN));
+    return all.filter(({ pid }) => !/\0daemon\0/.test(commandLine(pid)));
   }
 
   #leftovers(): string[] {
@@ -281,9 +315,12 @@ export class TwoHosts {
   async #end(): Promise<void> {
     for (const at of [this.athos, this.porthos]) {
       for (const mark of this.find(at)) await endProcess(mark);
+      at.daemon.real?.remove();
       execFileSync('ip', ['netns', 'del', at.namespace]);
     }
-    rmSync(this.directory, { recursive: true, force: true });
+    for (const path of [this.directory, ...this.#devices]) {
+      rmSync(path, { recursive: true, force: true });
+    }
   }
 }
 
@@ -356,15 +393,16 @@ async function host(t: TestContext, directory: string, name: string): Promise<Ho
   ip('link add br0 type bridge');
   ip('link set br0 up');
   const stateDir = join(directory, `${name}.state`);
-  return { namespace, runDir, stateDir, daemon: await fakeVmDaemon(t, runDir) };
+  const daemon = await fakeVmDaemon(t, runDir);
+  return { namespace, runDir, stateDir, mounts: [], daemon };
 }
 
-/* Runs a command on a host; with a boot id of its own if it has been rebooted. */
-function inside({ namespace, bootId }: Host): string[] {
+/* Runs a command on a host. */
+function inside({ namespace, mounts }: Host): string[] {
   const there = ['nsenter', `--net=/run/netns/${namespace}`, '--'];
-  if (bootId === undefined) return there;
-  const mount = `mount --bind ${bootId} /proc/sys/kernel/random/boot_id && exec "$@"`;
-  return [...there, 'unshare', '--mount', 'sh', '-c', mount, 'sh'];
+  if (mounts.length === 0) return there;
+  const view = [...mounts, 'exec "$@"'].join(' && ');
+  return [...there, 'unshare', '--mount', 'sh', '-c', view, 'sh'];
 }
 
 const quoted = (word: string): string => `'${word.replaceAll("'", "'\\''")}'`;

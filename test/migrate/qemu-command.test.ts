@@ -28,18 +28,47 @@ describe('what is replaced', () => {
   test('a tap is an inherited descriptor, however it was got before', () => {
     for (const tap of [
       'tap,id=net0,ifname=vnet0,script=no,downscript=no',
-      'tap,id=net0,ifname=vnet0,script=/etc/ifup,,odd,downscript=no,vhost=on',
+      'tap,id=net0,ifname=vnet0,script=/etc/ifup,,odd,downscript=no',
       'tap,ifname=vnet0,id=net0',
       'type=tap,id=net0',
       'bridge,id=net0,br=br0,helper=/usr/lib/qemu-bridge-helper',
-      'tap,id=net0,fd=25,vhost=on,vhostfd=26',
-      '{"type":"tap","id":"net0","ifname":"vnet0","vhost":true}',
+      '{"type":"tap","id":"net0","ifname":"vnet0"}',
     ]) {
       derive({
         in: `-m 64 -netdev ${tap} -device virtio-net-pci,netdev=net0`,
         out: '-m 64 -netdev tap,id=net0,fd=3 -device virtio-net-pci,netdev=net0',
       });
     }
+  });
+
+  test('vhost stays, whoever has opened it before', () => {
+    for (const tap of [
+      'tap,id=net0,vhost=on,ifname=vnet0,script=no',
+      'tap,id=net0,fd=25,vhost=on,vhostfd=26',
+      'tap,id=net0,fd=25,vhostfd=26',
+      '{"type":"tap","id":"net0","vhost":true}',
+    ]) {
+      derive({ in: `-netdev ${tap}`, out: '-netdev tap,id=net0,vhost=on,fd=3' });
+    }
+    derive({
+      in: '-netdev tap,id=net0,vhost=on,vhostforce=on,poll-us=50',
+      out: '-netdev tap,id=net0,vhost=on,vhostforce=on,poll-us=50,fd=3',
+    });
+  });
+
+  test('our own QMP is there once, however often it has moved, and is never the VM’s', () => {
+    const ownQmp = '/run/tiflow/migrations/vm-1.d/qmp.sock';
+    const place = { tapFds: new Map(), paths: new Map() };
+    const argv = ['-name', 'vm', '-qmp', 'unix:/run/vm.qmp,server=on'];
+    const once = receivingCommand(argv, { ...place, ownQmp: '/elsewhere.sock' });
+    const twice = receivingCommand(once, { ...place, ownQmp });
+    assert.deepEqual(twice, [
+      ...argv,
+      ...['-chardev', `socket,id=tiflow-qmp,path=${ownQmp},server=on,wait=off`],
+      ...['-mon', 'chardev=tiflow-qmp,mode=control', '-S', '-incoming', 'defer'],
+    ]);
+    assert.equal(qmpPath(twice), '/run/vm.qmp');
+    assert.deepEqual(socketPaths(twice), ['/run/vm.qmp']);
   });
 
   test('two taps, one of them by -nic', () => {
