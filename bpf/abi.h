@@ -125,6 +125,7 @@ enum flow_flag {
 	FLOW_CLOSED = 128,  /* its kernel hears of no window until what is in flight is acknowledged */
 	FLOW_EMBRYONIC = 256, /* the SYN/ACK is out, and nobody has shown to have got it */
 	FLOW_FIN_SEEN = 512, /* a FIN has come in whose end is `rcv_fin` */
+	FLOW_STUCK = 1024,  /* what comes in is not taken; the daemon has been told so */
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
@@ -138,11 +139,14 @@ struct flow {
 	seq snd_nxt;      /* end of the highest segment sent */
 	seq rcv_nxt;      /* highest ACK sent: TIAck = rcv_nxt - irs - 1 */
 	__u64 seen_out;   /* CLOCK_MONOTONIC, coarse, ns; last packet out */
+	__u64 took_at;    /* its kernel has taken in what came: its last ACK of that */
+	__u64 behind_since; /* the first of `behind` */
 	__u64 resumed_at; /* data out after a pause, with nothing unanswered: an answer is due */
 	__u64 resent_since; /* the first of `resent`; counts only if nothing has come in since */
 	__u16 window_out; /* last one sent, unscaled */
 	__u8 resent;      /* how often a timer has sent again, or probed */
-	__u8 pad[5];
+	__u8 behind;      /* how often it has sent again what the peer has acknowledged */
+	__u8 pad[4];
 
 	/* from the handshakes */
 	struct ti_open initiator;
@@ -179,6 +183,10 @@ struct flow {
 	__u16 window_in; /* last one received, unscaled */
 	__u16 window_in_max; /* the largest one: how old an ACK may be */
 	seq rcv_fin;     /* counts with FLOW_FIN_SEEN */
+	__u64 untaken_since; /* the first of `untaken`; counts only if it is after `took_at` */
+	__u64 old_path_at;   /* the last one that was dropped as DROP_OLD_PATH */
+	__u8 untaken;        /* segments with something new, to which its kernel has said nothing */
+	__u8 pad4[7];
 };
 
 enum place_flag {
@@ -306,7 +314,8 @@ enum event_type {
 	EVENT_GUEST = 6,   /* DHCP, ARP or neighbour discovery that concerns a VM */
 	EVENT_STRANDED = 7, /* a VM's segment of a legacy connection that stayed behind */
 	EVENT_STALLED = 8,  /* its own TCP sends again or probes, and nothing comes back */
-	EVENT_REVIVED = 9,  /* something has come in on a stalled flow */
+	EVENT_REVIVED = 9,  /* something has come in on a stalled flow, or was taken on a stuck one */
+	EVENT_STUCK = 10,   /* what comes in on it is not taken by its kernel */
 };
 
 struct event {
@@ -369,10 +378,10 @@ _Static_assert(sizeof(struct tuple) == 40, "map key");
 _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
 _Static_assert(sizeof(struct half_open) == 56, "map value");
 _Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
-_Static_assert(sizeof(struct flow) == 304, "map value");
+_Static_assert(sizeof(struct flow) == 344, "map value");
 _Static_assert(sizeof(struct wire) == 48, "map value");
 _Static_assert(sizeof(struct event) == 704, "ring buffer record");
-_Static_assert(sizeof(struct command) == 432, "context of boundary_command");
+_Static_assert(sizeof(struct command) == 472, "context of boundary_command");
 _Static_assert(sizeof(struct settings) == 64, "map value");
 _Static_assert(sizeof(struct place) == 176, "map value");
 

@@ -334,8 +334,10 @@ static __always_inline int tcp_in(struct __sk_buff *skb, const struct packet *p)
 	f = bpf_map_lookup_elem(&flows, &p->tuple);
 	if (f && !f->active)
 		return unmoved_in(skb, p, f);
-	if (f && !flow_is_over(f))
+	if (f && !flow_is_over(f)) {
+		f->old_path_at = bpf_ktime_get_coarse_ns();
 		return drop(DROP_OLD_PATH);
+	}
 	w = bpf_map_lookup_elem(&wires, &p->tuple);
 	if (w)
 		return wire_in(skb, p, w);
@@ -692,7 +694,8 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 		__sync_fetch_and_or(&f->flags, FLOW_UNPROVEN);
 	else
 		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
-	__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);
+	f->untaken = f->behind = 0;
+	__sync_fetch_and_and(&f->flags, ~(FLOW_STALLED | FLOW_STUCK));
 	barrier();
 	f->active = active;
 	if (!c->held)

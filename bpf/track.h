@@ -6,6 +6,7 @@
 #define TIFLOW_TRACK_H
 
 #include "embryo.h"
+#include "taken.h"
 
 /* Who sends more often than that has had answers lately, or waits for one. */
 #define PAUSE_NS 100000000ULL
@@ -195,6 +196,7 @@ static __always_inline bool flow_track_out(struct flow *f, const struct packet *
 		embryo_out(f, p, kernel);
 	if (p->payload && now - f->seen_out > PAUSE_NS && f->snd_una == f->snd_nxt)
 		f->resumed_at = now;
+	taken_out(f, p, kernel, now);
 	flow_take_back(f, p);
 	flow_track_resent(f, p, kernel, now);
 	if (f->seen_out != now)
@@ -274,6 +276,7 @@ static __noinline bool flow_track_in(struct flow *f, const struct packet *p, seq
 	if (f->seen_in != now)
 		f->seen_in = now;
 	seq_raise(&f->rcv_max, end);
+	taken_in(f, p, end, kernel, now);
 	flow_take(f, p, end, ack);
 	if (f->flags & FLOW_STALLED) {
 		__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);

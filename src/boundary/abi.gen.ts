@@ -259,16 +259,20 @@ export const FLOW_FLAG = {
   CLOSED: 128,
   EMBRYONIC: 256,
   FIN_SEEN: 512,
+  STUCK: 1024,
 } as const;
 
 export interface Flow {
   sndNxt: Seq;
   rcvNxt: Seq;
   seenOut: bigint;
+  tookAt: bigint;
+  behindSince: bigint;
   resumedAt: bigint;
   resentSince: bigint;
   windowOut: number;
   resent: number;
+  behind: number;
   initiator: TiOpen;
   responder: TiOpen;
   iss: Seq;
@@ -297,124 +301,145 @@ export interface Flow {
   windowIn: number;
   windowInMax: number;
   rcvFin: Seq;
+  untakenSince: bigint;
+  oldPathAt: bigint;
+  untaken: number;
 }
-export const FLOW_SIZE = 304;
+export const FLOW_SIZE = 344;
 export const FLOW_AT = {
   sndNxt: 0,
   rcvNxt: 4,
   seenOut: 8,
-  resumedAt: 16,
-  resentSince: 24,
-  windowOut: 32,
-  resent: 34,
-  initiator: 40,
-  responder: 60,
-  iss: 80,
-  irs: 84,
-  created: 88,
-  mssOut: 96,
-  mssIn: 98,
-  role: 100,
-  options: 101,
-  wscaleOut: 102,
-  wscaleIn: 103,
-  flags: 104,
-  active: 108,
-  moves: 112,
-  epoch: 116,
-  nextHop: 118,
-  outside: 124,
-  movedAt: 128,
-  gap: 136,
-  gapSince: 144,
-  frozenUntil: 152,
-  mapping: 160,
-  sndUna: 280,
-  rcvMax: 284,
-  seenIn: 288,
-  windowIn: 296,
-  windowInMax: 298,
-  rcvFin: 300,
+  tookAt: 16,
+  behindSince: 24,
+  resumedAt: 32,
+  resentSince: 40,
+  windowOut: 48,
+  resent: 50,
+  behind: 51,
+  initiator: 56,
+  responder: 76,
+  iss: 96,
+  irs: 100,
+  created: 104,
+  mssOut: 112,
+  mssIn: 114,
+  role: 116,
+  options: 117,
+  wscaleOut: 118,
+  wscaleIn: 119,
+  flags: 120,
+  active: 124,
+  moves: 128,
+  epoch: 132,
+  nextHop: 134,
+  outside: 140,
+  movedAt: 144,
+  gap: 152,
+  gapSince: 160,
+  frozenUntil: 168,
+  mapping: 176,
+  sndUna: 296,
+  rcvMax: 300,
+  seenIn: 304,
+  windowIn: 312,
+  windowInMax: 314,
+  rcvFin: 316,
+  untakenSince: 320,
+  oldPathAt: 328,
+  untaken: 336,
 } as const;
 export function readFlow(view: DataView, at = 0): Flow {
   return {
     sndNxt: view.getUint32(at, true) as Seq,
     rcvNxt: view.getUint32(at + 4, true) as Seq,
     seenOut: view.getBigUint64(at + 8, true),
-    resumedAt: view.getBigUint64(at + 16, true),
-    resentSince: view.getBigUint64(at + 24, true),
-    windowOut: view.getUint16(at + 32, true),
-    resent: view.getUint8(at + 34),
-    initiator: readTiOpen(view, at + 40),
-    responder: readTiOpen(view, at + 60),
-    iss: view.getUint32(at + 80, true) as Seq,
-    irs: view.getUint32(at + 84, true) as Seq,
-    created: view.getBigUint64(at + 88, true),
-    mssOut: view.getUint16(at + 96, true),
-    mssIn: view.getUint16(at + 98, true),
-    role: view.getUint8(at + 100),
-    options: view.getUint8(at + 101),
-    wscaleOut: view.getUint8(at + 102),
-    wscaleIn: view.getUint8(at + 103),
-    flags: view.getUint32(at + 104, true),
-    active: view.getUint32(at + 108, true),
-    moves: view.getUint32(at + 112, true),
-    epoch: view.getUint16(at + 116, true),
-    nextHop: bytesAt(view, at + 118, 6).slice(),
-    outside: view.getUint32(at + 124, true),
-    movedAt: view.getBigUint64(at + 128, true),
-    gap: view.getBigUint64(at + 136, true),
-    gapSince: view.getBigUint64(at + 144, true),
-    frozenUntil: view.getBigUint64(at + 152, true),
-    mapping: [readMapping(view, at + 160), readMapping(view, at + 160 + 60)],
-    sndUna: view.getUint32(at + 280, true) as Seq,
-    rcvMax: view.getUint32(at + 284, true) as Seq,
-    seenIn: view.getBigUint64(at + 288, true),
-    windowIn: view.getUint16(at + 296, true),
-    windowInMax: view.getUint16(at + 298, true),
-    rcvFin: view.getUint32(at + 300, true) as Seq,
+    tookAt: view.getBigUint64(at + 16, true),
+    behindSince: view.getBigUint64(at + 24, true),
+    resumedAt: view.getBigUint64(at + 32, true),
+    resentSince: view.getBigUint64(at + 40, true),
+    windowOut: view.getUint16(at + 48, true),
+    resent: view.getUint8(at + 50),
+    behind: view.getUint8(at + 51),
+    initiator: readTiOpen(view, at + 56),
+    responder: readTiOpen(view, at + 76),
+    iss: view.getUint32(at + 96, true) as Seq,
+    irs: view.getUint32(at + 100, true) as Seq,
+    created: view.getBigUint64(at + 104, true),
+    mssOut: view.getUint16(at + 112, true),
+    mssIn: view.getUint16(at + 114, true),
+    role: view.getUint8(at + 116),
+    options: view.getUint8(at + 117),
+    wscaleOut: view.getUint8(at + 118),
+    wscaleIn: view.getUint8(at + 119),
+    flags: view.getUint32(at + 120, true),
+    active: view.getUint32(at + 124, true),
+    moves: view.getUint32(at + 128, true),
+    epoch: view.getUint16(at + 132, true),
+    nextHop: bytesAt(view, at + 134, 6).slice(),
+    outside: view.getUint32(at + 140, true),
+    movedAt: view.getBigUint64(at + 144, true),
+    gap: view.getBigUint64(at + 152, true),
+    gapSince: view.getBigUint64(at + 160, true),
+    frozenUntil: view.getBigUint64(at + 168, true),
+    mapping: [readMapping(view, at + 176), readMapping(view, at + 176 + 60)],
+    sndUna: view.getUint32(at + 296, true) as Seq,
+    rcvMax: view.getUint32(at + 300, true) as Seq,
+    seenIn: view.getBigUint64(at + 304, true),
+    windowIn: view.getUint16(at + 312, true),
+    windowInMax: view.getUint16(at + 314, true),
+    rcvFin: view.getUint32(at + 316, true) as Seq,
+    untakenSince: view.getBigUint64(at + 320, true),
+    oldPathAt: view.getBigUint64(at + 328, true),
+    untaken: view.getUint8(at + 336),
   };
 }
 export function writeFlow(view: DataView, value: Flow, at = 0): void {
   view.setUint32(at, value.sndNxt, true);
   view.setUint32(at + 4, value.rcvNxt, true);
   view.setBigUint64(at + 8, value.seenOut, true);
-  view.setBigUint64(at + 16, value.resumedAt, true);
-  view.setBigUint64(at + 24, value.resentSince, true);
-  view.setUint16(at + 32, value.windowOut, true);
-  view.setUint8(at + 34, value.resent);
-  writeTiOpen(view, value.initiator, at + 40);
-  writeTiOpen(view, value.responder, at + 60);
-  view.setUint32(at + 80, value.iss, true);
-  view.setUint32(at + 84, value.irs, true);
-  view.setBigUint64(at + 88, value.created, true);
-  view.setUint16(at + 96, value.mssOut, true);
-  view.setUint16(at + 98, value.mssIn, true);
-  view.setUint8(at + 100, value.role);
-  view.setUint8(at + 101, value.options);
-  view.setUint8(at + 102, value.wscaleOut);
-  view.setUint8(at + 103, value.wscaleIn);
-  view.setUint32(at + 104, value.flags, true);
-  view.setUint32(at + 108, value.active, true);
-  view.setUint32(at + 112, value.moves, true);
-  view.setUint16(at + 116, value.epoch, true);
-  bytesAt(view, at + 118, 6).set(value.nextHop);
-  view.setUint32(at + 124, value.outside, true);
-  view.setBigUint64(at + 128, value.movedAt, true);
-  view.setBigUint64(at + 136, value.gap, true);
-  view.setBigUint64(at + 144, value.gapSince, true);
-  view.setBigUint64(at + 152, value.frozenUntil, true);
-  writeMapping(view, value.mapping[0], at + 160);
-  writeMapping(view, value.mapping[1], at + 160 + 60);
-  view.setUint32(at + 280, value.sndUna, true);
-  view.setUint32(at + 284, value.rcvMax, true);
-  view.setBigUint64(at + 288, value.seenIn, true);
-  view.setUint16(at + 296, value.windowIn, true);
-  view.setUint16(at + 298, value.windowInMax, true);
-  view.setUint32(at + 300, value.rcvFin, true);
+  view.setBigUint64(at + 16, value.tookAt, true);
+  view.setBigUint64(at + 24, value.behindSince, true);
+  view.setBigUint64(at + 32, value.resumedAt, true);
+  view.setBigUint64(at + 40, value.resentSince, true);
+  view.setUint16(at + 48, value.windowOut, true);
+  view.setUint8(at + 50, value.resent);
+  view.setUint8(at + 51, value.behind);
+  writeTiOpen(view, value.initiator, at + 56);
+  writeTiOpen(view, value.responder, at + 76);
+  view.setUint32(at + 96, value.iss, true);
+  view.setUint32(at + 100, value.irs, true);
+  view.setBigUint64(at + 104, value.created, true);
+  view.setUint16(at + 112, value.mssOut, true);
+  view.setUint16(at + 114, value.mssIn, true);
+  view.setUint8(at + 116, value.role);
+  view.setUint8(at + 117, value.options);
+  view.setUint8(at + 118, value.wscaleOut);
+  view.setUint8(at + 119, value.wscaleIn);
+  view.setUint32(at + 120, value.flags, true);
+  view.setUint32(at + 124, value.active, true);
+  view.setUint32(at + 128, value.moves, true);
+  view.setUint16(at + 132, value.epoch, true);
+  bytesAt(view, at + 134, 6).set(value.nextHop);
+  view.setUint32(at + 140, value.outside, true);
+  view.setBigUint64(at + 144, value.movedAt, true);
+  view.setBigUint64(at + 152, value.gap, true);
+  view.setBigUint64(at + 160, value.gapSince, true);
+  view.setBigUint64(at + 168, value.frozenUntil, true);
+  writeMapping(view, value.mapping[0], at + 176);
+  writeMapping(view, value.mapping[1], at + 176 + 60);
+  view.setUint32(at + 296, value.sndUna, true);
+  view.setUint32(at + 300, value.rcvMax, true);
+  view.setBigUint64(at + 304, value.seenIn, true);
+  view.setUint16(at + 312, value.windowIn, true);
+  view.setUint16(at + 314, value.windowInMax, true);
+  view.setUint32(at + 316, value.rcvFin, true);
+  view.setBigUint64(at + 320, value.untakenSince, true);
+  view.setBigUint64(at + 328, value.oldPathAt, true);
+  view.setUint8(at + 336, value.untaken);
 }
 export function encodeFlow(value: Flow): Uint8Array {
-  const bytes = new Uint8Array(304);
+  const bytes = new Uint8Array(344);
   writeFlow(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -676,6 +701,7 @@ export const EVENT_TYPE = {
   STRANDED: 7,
   STALLED: 8,
   REVIVED: 9,
+  STUCK: 10,
 } as const;
 
 export interface Event {
@@ -748,7 +774,7 @@ export interface Command {
   until: bigint;
   flow: Flow;
 }
-export const COMMAND_SIZE = 432;
+export const COMMAND_SIZE = 472;
 export const COMMAND_AT = {
   verb: 0,
   result: 4,
@@ -785,7 +811,7 @@ export function writeCommand(view: DataView, value: Command, at = 0): void {
   writeFlow(view, value.flow, at + 128);
 }
 export function encodeCommand(value: Command): Uint8Array {
-  const bytes = new Uint8Array(432);
+  const bytes = new Uint8Array(472);
   writeCommand(new DataView(bytes.buffer), value);
   return bytes;
 }

@@ -33,7 +33,8 @@ export interface BoundaryEvent {
     | 'guest'
     | 'stranded'
     | 'stalled'
-    | 'revived';
+    | 'revived'
+    | 'stuck';
   ifindex: number;
   at: bigint;
   tuple: Tuple;
@@ -53,6 +54,7 @@ const TYPES = new Map<number, BoundaryEvent['type']>([
   [EVENT_TYPE.STRANDED, 'stranded'],
   [EVENT_TYPE.STALLED, 'stalled'],
   [EVENT_TYPE.REVIVED, 'revived'],
+  [EVENT_TYPE.STUCK, 'stuck'],
 ]);
 
 /** Reads the ring buffer. */

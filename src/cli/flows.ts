@@ -94,6 +94,7 @@ export function formatFlows(flows: readonly FlowView[], paint: Paint): string[] 
 
 const STATE_COLOUR: Record<FlowState, Colour | undefined> = {
   steady: 'green',
+  stuck: 'red',
   held: 'red',
   syncing: 'yellow',
   confirming: 'yellow',

@@ -111,7 +111,7 @@ function livesOnBoundary(flow: Flow): boolean {
 /* A flow that is on its way has lost its address already: it has nothing else to live on. */
 function needsBoundary(flow: FlowView): boolean {
   if (flow.state === 'ended' || flow.state === 'legacy') return false;
-  return flow.moves > 0 || flow.state !== 'steady';
+  return flow.moves > 0 || (flow.state !== 'steady' && flow.state !== 'stuck');
 }
 
 /** The address of the local end of "192.0.2.10:22 > ..." or "[2001:db8::1]:22 > ...". */

@@ -34,7 +34,8 @@ export function formatStatus(status: StatusView, paint: Paint): string {
       ['retained', status.retained.join(' ') || 'none'],
       [
         'flows',
-        `${flows.protected} protected${behind}, ${flows.moved} moved, ${flows.moving} moving`,
+        `${flows.protected} protected${behind}, ${flows.moved} moved, ${flows.moving} moving` +
+          (flows.stuck > 0 ? `, ${flows.stuck} stuck` : ''),
       ],
       ['legacy', `${flows.legacy}`],
       ['moves', `${moves.completed} completed, ${moves.failed} failed`],

@@ -56,6 +56,7 @@ import { configure } from './settings.js';
 import { Settling } from './settling.js';
 import { Stalls } from './stalls.js';
 import { statusView } from './status.js';
+import { StuckFlows } from './stuck.js';
 import { Translations } from './translations.js';
 import { Upkeep } from './upkeep.js';
 import { Uplinks } from './uplinks.js';
@@ -125,6 +126,7 @@ class Daemon implements DaemonControl {
   #upkeep: Upkeep;
   #narrowPaths: NarrowPaths;
   #stalls: Stalls;
+  #stuck: StuckFlows;
   #freezer: Freezer;
   #translations: Translations;
   #vmFlows: VmFlows;
@@ -220,6 +222,10 @@ class Daemon implements DaemonControl {
     this.#vms = this.#newVms();
     this.#freezer = new Freezer({ boundary, agent: this.#agent });
     this.#stalls = this.#newStalls(emit);
+    this.#stuck = new StuckFlows({
+      ...{ boundary, clock: CLOCK, holdMs: config.holdMs, emit },
+      end: (kernel, reason) => this.#placementOf(kernel).reset(kernel, reason),
+    });
     this.#translations = new Translations({
       ...{ boundary, netlink: this.#netlink, poller: this.#poller },
       isOurs: (a) => {
@@ -266,7 +272,14 @@ class Daemon implements DaemonControl {
   /* Whatever one of them says, the others are closed: what outlives us is only what is pinned. */
   close(): void {
     const inOrder = [
-      ...[this.#failedRounds, this.#settling, this.#stalls, this.#freezer, this.#translations],
+      ...[
+        this.#failedRounds,
+        this.#settling,
+        this.#stalls,
+        this.#stuck,
+        this.#freezer,
+        this.#translations,
+      ],
       ...[this.#vms, this.#vmFlows, this.#narrowPaths, this.#upkeep, this.#orphans],
       ...[this.#mobility, this.#agent, this.#care, this.#monitor, this.#raw, this.#taps],
       ...[this.#poller, this.#netlink, this.#boundary],
@@ -427,6 +440,7 @@ class Daemon implements DaemonControl {
 
   #forgotten(kernel: Tuple): void {
     this.#stalls.ended(kernel);
+    this.#stuck.ended(kernel);
     if (kernel.tap === undefined) this.#mobility.ended(kernel);
     else this.#vmFlows.ended(kernel);
   }
@@ -492,6 +506,10 @@ class Daemon implements DaemonControl {
         break;
       case 'revived':
         this.#stalls.revived(event.tuple);
+        this.#stuck.revived(event.tuple);
+        break;
+      case 'stuck':
+        this.#stuck.stuck(event.tuple);
         break;
       case 'guest':
       case 'stranded':

@@ -22,6 +22,16 @@ export const flowIsEmbryonic = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.
 /** Open, and not over: what is to be kept alive. */
 export const flowIsAlive = (flow: Flow): boolean => !flowIsEmbryonic(flow) && !flowIsOver(flow);
 
+/** Whether what comes in on a flow is not taken. */
+export const isStuck = (flow: Flow): boolean =>
+  (flow.flags & FLOW_FLAG.STUCK) !== 0 && !flowIsOver(flow);
+
+/** The counter of what drops a stuck flow's packets; undefined: it is none of ours. */
+export function droppedBy(flow: Flow): string | undefined {
+  const since = flow.untakenSince > flow.tookAt ? flow.untakenSince : flow.behindSince;
+  return flow.oldPathAt > since ? 'old-path' : undefined;
+}
+
 /** Of a host behind this gateway. */
 export const isForwarded = (flow: Flow): boolean => (flow.flags & FLOW_FLAG.FORWARDED) !== 0;
 
@@ -34,7 +44,8 @@ function stateOf(kernel: Tuple, flow: Flow, agent: SyncAgent): FlowState {
   if (flowIsOver(flow)) return 'ended';
   const state = agent.state(kernel);
   if (state !== 'steady') return state;
-  return flow.flags & FLOW_FLAG.HELD ? 'held' : 'steady';
+  if (flow.flags & FLOW_FLAG.HELD) return 'held';
+  return isStuck(flow) ? 'stuck' : 'steady';
 }
 
 /** The VM whose flow it is: below the boundary its address changes once more. */
@@ -55,7 +66,7 @@ export function flowView(
     tifid: tifidText(flow),
     role: flow.role === ROLE.INITIATOR ? 'initiator' : 'responder',
     state: stateOf(kernel, flow, o.agent),
-    reason: o.reason ?? null,
+    reason: o.reason ?? (isStuck(flow) ? droppedBy(flow) : undefined) ?? null,
     kernel: tupleText(kernel),
     wire: tupleText(o.vm?.outsideTuple(wireOf(kernel, flow)) ?? wireOf(kernel, flow)),
     moves: flow.moves,

@@ -4,7 +4,7 @@ import type { Boundary } from '../boundary/boundary.js';
 import type { LinkMonitor } from '../link/monitor.js';
 import type { SyncAgent } from '../sync/agent.js';
 import { monotonicMs } from './clock.js';
-import { flowIsAlive, isForwarded, type LegacyConnection } from './flow-views.js';
+import { flowIsAlive, isForwarded, isStuck, type LegacyConnection } from './flow-views.js';
 import { countersByName } from './settings.js';
 import { tiflowVersion } from './version.js';
 import type { InterfaceView, StatusView, TapView } from './view.js';
@@ -37,6 +37,7 @@ export function statusView(p: StatusParts): StatusView {
       protected: flows.length,
       moving: flows.filter(([kernel]) => p.agent.state(kernel) !== 'steady').length,
       moved: flows.filter(([, flow]) => flow.moves > 0).length,
+      stuck: flows.filter(([, flow]) => isStuck(flow)).length,
       forwarded: flows.filter(([, flow]) => isForwarded(flow)).length,
       legacy: p.legacy.length,
     },

@@ -115,22 +115,32 @@ export interface StatusView {
   taps: TapView[];
   /** Addresses that are gone from the interfaces and kept for the flows that began on them. */
   retained: string[];
-  /** `forwarded`: how many of the protected are of hosts behind this gateway. */
-  flows: { protected: number; moving: number; moved: number; forwarded: number; legacy: number };
+  /**
+   * Of the protected: `forwarded` are of hosts behind this gateway; what comes in for `stuck` is not
+   * taken by the kernel that it is for.
+   */
+  flows: {
+    protected: number;
+    moving: number;
+    moved: number;
+    stuck: number;
+    forwarded: number;
+    legacy: number;
+  };
   legacy_by_reason: Record<string, number>;
   counters: Record<string, number>;
   moves: { completed: number; failed: number };
   failed_rounds: FailedRoundsView;
 }
 
-export type FlowState = 'steady' | 'held' | 'syncing' | 'confirming' | 'ended' | 'legacy';
+export type FlowState = 'steady' | 'stuck' | 'held' | 'syncing' | 'confirming' | 'ended' | 'legacy';
 
 export interface FlowView {
   /** 16 hexadecimal digits: initiator half, responder half. */
   tifid: string | null;
   role: 'initiator' | 'responder' | null;
   state: FlowState;
-  /** Why it is legacy, or why its last move failed. */
+  /** Why it is legacy, why its last move failed, or what drops the packets of a stuck one. */
   reason: string | null;
   /** "192.0.2.10:22 > 203.0.113.7:40000": local end first; what the program sees. */
   kernel: string;
@@ -184,6 +194,7 @@ export type MonitorEventName =
   | 'move-failed'
   | 'stalled'
   | 'revived'
+  | 'stuck'
   | 'events-lost'
   | 'vm-announced'
   | 'vm-lease-lost'

@@ -123,7 +123,7 @@ describe('formatting', () => {
       uptime_s: 0,
       interfaces: [],
       retained: [],
-      flows: { protected: 0, moving: 0, moved: 0, forwarded: 0, legacy: 0 },
+      flows: { protected: 0, moving: 0, moved: 0, stuck: 0, forwarded: 0, legacy: 0 },
       legacy_by_reason: {},
       counters: {},
       moves: { completed: 0, failed: 0 },

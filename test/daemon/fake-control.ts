@@ -44,7 +44,7 @@ export const STATUS: StatusView = {
   lacks: [],
   taps: [],
   retained: ['192.0.2.10'],
-  flows: { protected: 3, moving: 1, moved: 1, forwarded: 0, legacy: 4 },
+  flows: { protected: 3, moving: 1, moved: 1, stuck: 0, forwarded: 0, legacy: 4 },
   legacy_by_reason: { 'no-room': 1, 'peer-plain': 3, mptcp: 0 },
   counters: { 'flow-opened': 12, 'old-path': 2, held: 0 },
   moves: { completed: 3, failed: 0 },
