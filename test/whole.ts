@@ -4,12 +4,7 @@
  */
 export const WHOLE = process.env.TIFLOW_TEST_ALL === '1';
 
-/** `all` in `make test-all`; else the items of `all` that `isSample` chooses: one at least. */
-export function wholeOrSample<T>(
-  all: readonly T[],
-  isSample: (item: T, i: number) => boolean,
-): T[] {
-  const chosen = all.filter((item, i) => WHOLE || isSample(item, i));
-  if (chosen.length === 0) throw new Error('a sample of nothing');
-  return chosen;
-}
+const TIMES = 20;
+
+/** How often a property is tried; the seeds are new ones each time. */
+export const runs = (sample: number): number => (WHOLE ? TIMES * sample : sample);

@@ -10,6 +10,7 @@ import type { TcpOption } from '../../src/wire/option.js';
 import { decodePacket, encodePacket, type Packet } from '../../src/wire/packet.js';
 import { seqAdd } from '../../src/wire/seq.js';
 import { tupleReverse } from '../../src/wire/tuple.js';
+import { runs } from '../whole.js';
 import { anyOption, anyPacket, anySeq, uint16, uint32 } from '../wire/arbitrary.js';
 import {
   assertFrame,
@@ -43,7 +44,7 @@ test('a packet of no flow comes out byte-identical', () => {
       assert.equal(verdict, 'pass');
       assert.deepEqual(packet, frame);
     }),
-    { numRuns: 1000 },
+    { numRuns: runs(1000) },
   );
 });
 
@@ -59,7 +60,7 @@ test('bytes that are no packet come out byte-identical', () => {
       assert.equal(verdict, 'pass');
       assert.deepEqual(packet, frame);
     }),
-    { numRuns: 1000 },
+    { numRuns: runs(1000) },
   );
 });
 
@@ -72,7 +73,7 @@ test('a SYN that comes in is never changed', () => {
       assert.equal(verdict, 'pass');
       assert.deepEqual(packet, frame);
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });
 
@@ -206,7 +207,7 @@ test('a packet of a moved flow comes out as the model says', () => {
         plane.boundary.command({ verb: 'forget', kernel: flow.kernel.tuple });
       }
     }),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   );
 });
 
@@ -237,7 +238,7 @@ test('a damaged packet of a moved flow is dropped, translated as a whole, or not
         plane.boundary.command({ verb: 'forget', kernel: flow.kernel.tuple });
       }
     }),
-    { numRuns: 1000 },
+    { numRuns: runs(1000) },
   );
 });
 

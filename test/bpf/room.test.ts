@@ -8,6 +8,7 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { encodePacket } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
+import { runs } from '../whole.js';
 import { vectorText } from '../wire/vectors.js';
 import {
   assertChecksums,
@@ -185,6 +186,6 @@ test('any SYN and SYN/ACK gets TI_OPEN as the model says, or is left alone', () 
     fc.property(fc.constantFrom(...FAMILIES), line, someOptions, (f, l, options) => {
       check(f, l, options);
     }),
-    { numRuns: process.env.TIFLOW_TEST_ALL === '1' ? 20_000 : 500 },
+    { numRuns: runs(500) },
   );
 });

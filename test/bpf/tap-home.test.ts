@@ -7,6 +7,7 @@ import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { encodePacket } from '../../src/wire/packet.js';
 import { tupleReverse } from '../../src/wire/tuple.js';
+import { runs } from '../whole.js';
 import { anyPacket } from '../wire/arbitrary.js';
 import { type Direction, frameOf, PEER_OPEN, packetOf } from './data-plane.js';
 import {
@@ -48,7 +49,7 @@ test('a packet of no flow comes out byte-identical', () => {
     fc.property(direction, packet, (d, p) => {
       tap.passes(d, frame(d, encodePacket(p)));
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });
 
@@ -62,7 +63,7 @@ test('bytes that are no packet come out byte-identical', () => {
       const [to, from] = d === 'out' ? [HOME_MAC, GUEST_MAC] : [GUEST_MAC, HOME_MAC];
       tap.passes(d, etherFrame(to, from, type, payload));
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });
 

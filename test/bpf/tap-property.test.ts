@@ -11,6 +11,7 @@ import { formatPacket } from '../../src/wire/notation.js';
 import { encodePacket, type Packet } from '../../src/wire/packet.js';
 import { type Seq, seqAdd } from '../../src/wire/seq.js';
 import { tupleReverse } from '../../src/wire/tuple.js';
+import { runs } from '../whole.js';
 import { address4, address6, anyPacket, uint16, uint32 } from '../wire/arbitrary.js';
 import { type Direction, ETHER_HEADER, type Family } from './data-plane.js';
 import { type Moved, type Translation, toKernel, toWire } from './model.js';
@@ -160,7 +161,7 @@ test('what is sent and received while away comes out as the model says', () => {
         tap.passes(d, frame(d, ip), leaves);
       }
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(2000) },
   );
   for (const d of ['out', 'in']) {
     for (const expected of ['translated', 'same', 'foreign']) {
@@ -194,7 +195,7 @@ test('out and back in again is the identity', () => {
       assert.equal(back.verdict, 'pass');
       assertSameBytes(back.packet, reversed(leaves, 'in'));
     }),
-    { numRuns: 1000 },
+    { numRuns: runs(1000) },
   );
 });
 
@@ -279,7 +280,7 @@ test('a segment of a moved flow comes out as both models say', () => {
       }
       tap.plane.boundary.command({ verb: 'forget', kernel: flow.kernel.tuple });
     }),
-    { numRuns: 300 },
+    { numRuns: runs(300) },
   );
 });
 
@@ -336,7 +337,7 @@ test('a damaged packet is dropped under a reason, or translated with its damage'
       assert.deepEqual(outcome.frame.slice(0, 6), hop);
       seen.translated += 1;
     }),
-    { numRuns: 3000 },
+    { numRuns: runs(3000) },
   );
   assert.ok(seen.drop > 100 && seen.translated > 100, JSON.stringify(seen));
 });

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { Fate, parseImpairment } from '../../src/lab/impairment.js';
 import { Pattern } from '../../src/lab/programs/pattern.js';
+import { runs } from '../whole.js';
 
 const fates = (text: string, seed: number, count: number): number[][] => {
   const fate = new Fate(parseImpairment(text), seed);
@@ -63,7 +64,7 @@ test('a stream in any pieces is right; any single wrong byte is found where it i
         assert.equal(pattern.firstWrong(at, bytes), at + wrong);
       },
     ),
-    { numRuns: 50 },
+    { numRuns: runs(50) },
   );
 });
 

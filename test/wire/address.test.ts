@@ -12,6 +12,7 @@ import {
   isUnicast,
 } from '../../src/wire/address.js';
 import { tupleEqual, tupleReverse, tupleText } from '../../src/wire/tuple.js';
+import { runs } from '../whole.js';
 import { address4, address6 } from './arbitrary.js';
 
 const anyAddress = fc.oneof(address4, address6);
@@ -71,7 +72,7 @@ test('what is accepted is what the platform accepts, zones aside', () => {
       if (accepted) address(text);
       else assert.throws(() => address(text));
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(2000) },
   );
 });
 

@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { decodeOptions, encodeOption, type TcpOption } from '../../src/wire/option.js';
 import { seq } from '../../src/wire/seq.js';
+import { runs } from '../whole.js';
 import { anyOption, tiOption } from './arbitrary.js';
 
 const of = (hex: string): Uint8Array =>
@@ -146,6 +147,6 @@ test('decoding never throws', () => {
     fc.property(fc.uint8Array({ maxLength: 40 }), flags, (bytes, f) => {
       decodeOptions(bytes, f);
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(2000) },
   );
 });

@@ -11,6 +11,7 @@ import {
   segmentEnd,
 } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
+import { runs } from '../whole.js';
 import { anyPacket } from './arbitrary.js';
 
 const PACKET: Packet = {
@@ -52,7 +53,7 @@ test('a packet survives the round trip, with right checksums', () => {
       assert.deepEqual(decodePacket(bytes), p);
       assert.ok(checksumsAreRight(bytes));
     }),
-    { numRuns: 500 },
+    { numRuns: runs(500) },
   );
 });
 
@@ -96,7 +97,7 @@ test('decoding never throws on random bytes', () => {
       decodePacket(bytes, { truncated });
       checksumsAreRight(bytes);
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(2000) },
   );
 });
 
@@ -109,7 +110,7 @@ test('decoding never throws on a packet with some bytes replaced or cut off', ()
       for (const [at, value] of list) if (at < bytes.length) bytes[at] = value;
       decodePacket(bytes.subarray(0, cut), { truncated });
     }),
-    { numRuns: 2000 },
+    { numRuns: runs(2000) },
   );
 });
 
