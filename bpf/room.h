@@ -98,40 +98,45 @@ static __always_inline int room_append(struct __sk_buff *skb, const struct packe
  */
 #define ROOM_BYTES (OPTIONS_MAX + 8)
 
+/* Where the walk is stands here, not on the stack: what the verifier reads from a map is any number,
+ * so one step proves them all.  On the stack it followed each of the 40 bytes, from each caller, and
+ * the programs took twice as long to load (egress: 116,000 and 252,000 instructions, Linux 6.18).
+ */
 struct room {
 	__u8 before[ROOM_BYTES];
 	__u8 after[ROOM_BYTES];
+	__u32 from;
+	__u32 to;
+	__u32 left; /* of the option that is being copied */
 };
 
 _Static_assert(sizeof(struct room) <= sizeof(struct flow), "borrows the scratch memory of a flow");
 
 struct room_walk {
 	struct room *room;
-	__u32 from;
 	__u32 end;
-	__u32 to;
-	__u32 left; /* of the option that is being copied */
 };
 
 /* One byte.  The list is known to be sound. */
 static long room_step(__u32 step __attribute__((unused)), struct room_walk *w)
 {
-	__u32 from = w->from, to = w->to;
+	struct room *room = w->room;
+	__u32 from = room->from, to = room->to;
 	__u8 byte;
 
 	if (from >= OPTIONS_MAX || from >= w->end || to >= OPTIONS_MAX)
 		return 1;
-	byte = w->room->before[from];
-	if (!w->left && byte == TCPOPT_END)
+	byte = room->before[from];
+	if (!room->left && byte == TCPOPT_END)
 		return 1;
-	w->from = from + 1;
-	if (!w->left && byte == TCPOPT_NOP)
+	room->from = from + 1;
+	if (!room->left && byte == TCPOPT_NOP)
 		return 0;
-	if (!w->left)
-		w->left = w->room->before[from + 1];
-	w->left--;
-	w->room->after[to] = byte;
-	w->to = to + 1;
+	if (!room->left)
+		room->left = room->before[from + 1];
+	room->left--;
+	room->after[to] = byte;
+	room->to = to + 1;
 	return 0;
 }
 
@@ -151,7 +156,7 @@ static __noinline int room_squeeze(struct __sk_buff *skb, const struct packet *p
 	if (bpf_skb_load_bytes(skb, p->l4 + sizeof(struct tcphdr), room->before, options))
 		return LEGACY_NO_ROOM;
 	bpf_loop(OPTIONS_MAX, room_step, &w, 0);
-	to = w.to;
+	to = room->to;
 	for (__u32 i = 0; i < 3; i++) {
 		if (to & 3 && to < OPTIONS_MAX)
 			room->after[to++] = TCPOPT_NOP;
