@@ -1,5 +1,5 @@
 /*
- * A few hundred runs of two machines on a hostile link.  `SEED=n` replays one run and prints its
+ * Two thousand runs of two machines on a hostile link.  `SEED=n` replays one run and prints its
  * timeline; `SEEDS=n` plays the first n.
  */
 import assert from 'node:assert/strict';
@@ -8,7 +8,7 @@ import { tupleText } from '../../src/wire/tuple.js';
 import { WHOLE } from '../whole.js';
 import { World } from './world.js';
 
-const SEEDS = Number(process.env.SEEDS ?? (WHOLE ? 100_000 : 500));
+const SEEDS = Number(process.env.SEEDS ?? (WHOLE ? 100_000 : 2_000));
 const seeds =
   process.env.SEED === undefined
     ? Array.from({ length: SEEDS }, (_, i) => i + 1)
