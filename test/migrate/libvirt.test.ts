@@ -1,9 +1,16 @@
 /* VMs that libvirt manages: virsh's words, and how virsh's end is told. */
 
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { runVirsh, virshCommands } from '../../src/migrate/libvirt.js';
 import type { MigrationRequest } from '../../src/migrate/survey.js';
+
+const HOOK = fileURLToPath(new URL('../../../etc/libvirt-hook', import.meta.url));
 
 const REQUEST: MigrationRequest = {
   id: 'web-1',
@@ -92,4 +99,24 @@ describe('virsh', () => {
     const why = await runVirsh(['sh', '-c', script], { signal: abort.signal, progress });
     assert.equal(why, 'cancelled');
   });
+});
+
+test('the hook keeps keys of a guest that has ended for a day, and no longer', (t) => {
+  const state = mkdtempSync(join(tmpdir(), 'tiflow-hook-'));
+  t.after(() => rmSync(state, { recursive: true }));
+  const conf = join(state, 'tiflow.conf');
+  writeFileSync(conf, `STATE=${state}\nLOG=true\nPEERS=\n`);
+  const ageS: Record<string, number> = { old: 25 * 3600, new: 23 * 3600 };
+  for (const [name, age] of Object.entries(ageS)) {
+    const path = join(state, `${name}.flows`);
+    writeFileSync(path, '{}');
+    const at = Date.now() / 1000 - age;
+    utimesSync(path, at, at);
+  }
+  const { status } = spawnSync('sh', [HOOK, 'other', 'prepare', 'begin', '-'], {
+    env: { ...process.env, CONF: conf },
+    input: '',
+  });
+  assert.equal(status, 0);
+  assert.deepEqual(readdirSync(state).sort(), ['new.flows', 'tiflow.conf']);
 });
