@@ -16,7 +16,8 @@ import { Journals } from '../migrate/journal.js';
 import { isLibvirtDomain } from '../migrate/libvirt.js';
 import { Migration } from '../migrate/migration.js';
 import { hasEnded } from '../migrate/process-mark.js';
-import { recover, VmGone } from '../migrate/recovery.js';
+import { Qmp } from '../migrate/qmp.js';
+import { recover, type SourceSide, VmGone } from '../migrate/recovery.js';
 import { runStages, Undecided } from '../migrate/stages.js';
 import type { MigrationRequest } from '../migrate/survey.js';
 import { vmDaemonAt } from '../migrate/vm-daemon.js';
@@ -30,6 +31,8 @@ import { addStateDirOption, directoriesOf, type StateDirOption } from './run-dir
 const RECONNECT_MS = 60_000;
 const GUARD_RECONNECT_MS = 15 * 60_000;
 const OWNER_ENDS_MS = 30_000;
+/** The first after standard input, output and error. */
+const GUARD_QMP_FD = 3;
 
 type Directories = ReturnType<typeof directoriesOf>;
 
@@ -114,8 +117,8 @@ async function migrateByQmp(
     daemon: vmDaemonAt(at.runDir),
     progress: (stage, at) => printer.event({ stage, event: 'progress', ...at }),
     note: (message) => printer.event({ stage: 'check', event: 'note', message }),
-    startGuard: (id) => {
-      dismissGuard = startGuard(id, at);
+    startGuard: (id, qmp) => {
+      dismissGuard = startGuard(id, at, qmp);
     },
     reconnectMs: RECONNECT_MS,
   });
@@ -171,8 +174,10 @@ function interrupted(printer: MigrationPrinter): AbortSignal {
   return abort.signal;
 }
 
-/* A pipe to a child: when this process dies, however it dies, the child reads the end of it. */
-function startGuard(id: string, { runDir, stateDir }: Directories): () => void {
+/* A pipe to a child: when this process dies, however it dies, the child reads the end of it.  It has
+ * our QMP connection, too: nobody else gets his turn at the VM before it is over.
+ */
+function startGuard(id: string, { runDir, stateDir }: Directories, qmp: Qmp): () => void {
   makeDirectory(runDir);
   const log = openSync(join(runDir, 'migrate-guard.log'), 'a', 0o600);
   const script = fileURLToPath(new URL('./main.js', import.meta.url));
@@ -180,9 +185,11 @@ function startGuard(id: string, { runDir, stateDir }: Directories): () => void {
   const child = spawn(process.execPath, [script, 'migrate', ...argv], {
     detached: true,
     cwd: '/',
-    stdio: ['pipe', log, log],
+    stdio: ['pipe', log, log, qmp.socket],
   });
   closeSync(log);
+  // Node stops to read what it hands down.
+  qmp.socket.resume();
   child.unref();
   child.on('error', () => undefined); // Then nobody guards; --recover remains.
   child.stdin?.on('error', () => undefined);
@@ -199,14 +206,16 @@ async function guard(id: string, at: Directories): Promise<void> {
   if (journal === undefined) return journals.remove({ id, side: 'source' });
   // The kernel closes the pipe before the process is gone.
   await hasEnded(journal.owner, OWNER_ENDS_MS);
-  const what = await recoverById(id, at, { reconnectMs: GUARD_RECONNECT_MS });
+  const qmp = await Qmp.adopt(journal.qmp, GUARD_QMP_FD).catch(() => undefined);
+  const how = { reconnectMs: GUARD_RECONNECT_MS, qmp };
+  const what = await recoverById(id, at, how).finally(() => qmp?.close());
   process.stdout.write(`${new Date().toISOString()} its process was killed; ${what}\n`);
 }
 
 async function recoverById(
   id: string,
   at: Directories,
-  how: { reconnectMs: number; operatorWord?: 'never' | 'ran' | undefined },
+  how: Pick<SourceSide, 'reconnectMs' | 'operatorWord' | 'qmp'>,
 ): Promise<string> {
   const journals = new Journals(at);
   const journal = journals.readSource(id);

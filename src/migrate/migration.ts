@@ -20,6 +20,7 @@ import type {
   ReceiveAnswer,
   WordAnswer,
 } from './protocol.js';
+import type { Qmp } from './qmp.js';
 import {
   askThere,
   commit,
@@ -53,7 +54,7 @@ export interface MigrationContext {
   /** What the operator should know, and that keeps nothing from going on. */
   note(text: string): void;
   /** Somebody who recovers from the journal if we die. */
-  startGuard(id: string): void;
+  startGuard(id: string, qmp: Qmp): void;
   reconnectMs?: number;
 }
 
@@ -149,7 +150,7 @@ export class Migration {
       ...{ flows: 'here', phase: 'prepared' },
     };
     // First the guard: a journal that nobody looks after would be there for ever.
-    this.#o.startGuard(request.id);
+    this.#o.startGuard(request.id, source.qmp);
     journals.write(this.#journal);
     const guests: Record<string, unknown> = {};
     for (const tap of taps) guests[tap] = await daemon.guest(tap);
@@ -301,7 +302,7 @@ export class Migration {
   }
 
   async #release(): Promise<void> {
-    await releaseSource(this.#side, this.#known.source.qmp);
+    await releaseSource(this.#side);
     // Else the destination must know of it still when `--recover` makes up for that.
     if (this.#isAnnounced) await this.#askRunning('done');
   }
@@ -324,7 +325,7 @@ export class Migration {
   }
 
   async #resume(): Promise<void> {
-    await resumeHere(this.#side, this.#known.source.qmp);
+    await resumeHere(this.#side);
   }
 
   /* What has been synchronized there must be forgotten before it is synchronized back; but a VM
@@ -366,7 +367,8 @@ export class Migration {
   get #side(): SourceSide {
     const { journals, daemon, reconnectMs = RECONNECT_MS } = this.#o;
     if (this.#journal === undefined) throw new VmError('nothing has begun yet');
-    return { journals, journal: this.#journal, daemon, reconnectMs };
+    const { qmp } = this.#known.source;
+    return { journals, journal: this.#journal, daemon, reconnectMs, qmp };
   }
 
   get #address4Tcp(): string {

@@ -5,13 +5,16 @@
  *   {"execute": "cont", "id": 3}  →  {"return": {}, "id": 3} | {"error": {...}, "id": 3}
  *   {"event": "STOP", ...}
  *
- * A QMP server takes one client at a time: a second one waits without a greeting.
+ * A QMP server takes one client at a time: a second one waits without a greeting.  So whoever must not
+ * lose his turn hands the open connection down to the process that may have to go on (`adopt`).
  */
 
-import { connect, type Socket } from 'node:net';
+import { connect, Socket } from 'node:net';
 
 const GREETING_TIMEOUT_MS = 5_000;
 const ANSWER_TIMEOUT_MS = 30_000;
+/** No answer to the process before is taken for one to us. */
+const ADOPTED_FIRST_ID = 1_000_000;
 
 export interface QmpEvent {
   event: string;
@@ -75,6 +78,28 @@ export class Qmp {
     return qmp;
   }
 
+  /**
+   * The connection of a process that has died: what is on its way to that is not for us.  Throws
+   * QmpError.
+   */
+  static async adopt(path: string, fd: number): Promise<Qmp> {
+    const qmp = new Qmp(path, new Socket({ fd, readable: true, writable: true }));
+    qmp.#next = ADOPTED_FIRST_ID;
+    qmp.#listen();
+    try {
+      await qmp.execute('query-status', undefined, GREETING_TIMEOUT_MS);
+      return qmp;
+    } catch (error) {
+      qmp.close();
+      throw error;
+    }
+  }
+
+  /** To be handed down to a child; it is still ours to read from. */
+  get socket(): Socket {
+    return this.#socket;
+  }
+
   /** The answer to one command.  Throws QmpError. */
   execute<T = unknown>(
     command: string,
@@ -135,22 +160,26 @@ export class Qmp {
       }, timeoutMs);
       this.#waiting.set(0, { command: 'connect', resolve: () => undefined, reject, timer });
     });
-    this.#socket.setEncoding('utf8');
-    this.#socket.on('data', (text: string) => this.#receive(text));
-    this.#socket.on('error', (error: NodeJS.ErrnoException) => {
-      this.#end(this.#error(error.code ?? error.message, error.code ?? 'EIO'));
-    });
-    this.#socket.on('close', () => this.#end(this.#error('QEMU has ended', 'EPIPE')));
+    this.#listen();
     this.version = await greeting;
     clearTimeout(this.#waiting.get(0)?.timer);
     this.#waiting.delete(0);
     await this.execute('qmp_capabilities');
   }
 
+  #listen(): void {
+    this.#socket.setEncoding('utf8');
+    this.#socket.on('data', (text: string) => this.#receive(text));
+    this.#socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.#end(this.#error(error.code ?? error.message, error.code ?? 'EIO'));
+    });
+    this.#socket.on('close', () => this.#end(this.#error('QEMU has ended', 'EPIPE')));
+  }
+
   #receive(text: string): void {
     const lines = (this.#partial + text).split('\n');
     this.#partial = lines.pop() ?? '';
-    for (const line of lines) if (line.trim() !== '') this.#line(JSON.parse(line));
+    for (const line of lines) if (line.trim() !== '') this.#line(messageOf(line));
   }
 
   #line(message: Record<string, unknown>): void {
@@ -188,5 +217,14 @@ export class Qmp {
 
   #error(what: string, code: string): QmpError {
     return new QmpError(`QMP ${this.path}: ${what}`, code);
+  }
+}
+
+/* Of what the process before had read the beginning of, only the end is left. */
+function messageOf(line: string): Record<string, unknown> {
+  try {
+    return JSON.parse(line) as Record<string, unknown>;
+  } catch {
+    return {};
   }
 }

@@ -35,6 +35,8 @@ export interface SourceSide {
   daemon: VmDaemon;
   /** For how long the destination is tried to be reached. */
   reconnectMs: number;
+  /** A QMP connection to the source's QEMU that is open already. */
+  qmp?: Qmp | undefined;
   /** An operator's, for when the destination has none. */
   operatorWord?: Word | undefined;
 }
@@ -196,8 +198,8 @@ export async function askThere(side: SourceSide): Promise<{ remote: Remote; word
 }
 
 /** The VM runs here again, and its flows come back. */
-export async function resumeHere(side: SourceSide, open?: Qmp): Promise<void> {
-  const { journal, daemon } = side;
+export async function resumeHere(side: SourceSide): Promise<void> {
+  const { journal, daemon, qmp: open } = side;
   const usable = open !== undefined && open.closed === undefined;
   if (!usable && (await hasEnded(journal.qemu, DIES_WITHIN_MS))) {
     throw new VmGone(`QEMU of ${journal.name} (pid ${journal.qemu.pid}) has ended`);
@@ -229,9 +231,9 @@ export async function discardThere(side: SourceSide): Promise<void> {
 }
 
 /** The VM runs elsewhere: its QEMU here quits; its taps and its old address are given up. */
-export async function releaseSource({ journal, daemon }: SourceSide, open?: Qmp): Promise<void> {
+export async function releaseSource({ journal, daemon, qmp }: SourceSide): Promise<void> {
   await giveBack(stillTheirs(journal.taps), daemon);
-  await quit(journal, open);
+  await quit(journal, qmp);
   for (const tap of stillTheirs(journal.taps)) await daemon.forgetTap(tap);
   for (const name of stillTheirs(journal.interfaces)) await removeTap(name);
 }

@@ -55,20 +55,33 @@ async function endQemu({ hosts }: Lost): Promise<void> {
   for (const mark of hosts.find(hosts.porthos, 'qemu-system', '-incoming')) await endProcess(mark);
 }
 
-/** Somebody who has the VM's QMP, and keeps it; as a monitoring agent does. */
-async function holdQmp(hosts: TwoHosts, at: 'athos' | 'porthos'): Promise<void> {
+/**
+ * Somebody who keeps the VM's QMP, or is the next to have it; as a monitoring agent is.  Resolves with
+ * what it is told of the VM when it is its turn.
+ */
+function agentAt(hosts: TwoHosts, at: 'athos' | 'porthos'): Promise<string> {
   const [mark] = hosts.find(hosts[at], 'qemu-system', '-name');
   const path = /unix:([^,\0]+)/.exec(hosts.commandLine(mark?.pid ?? 0))?.[1] ?? '';
-  const socket = connect(path).unref();
+  const socket = connect(path).unref().setEncoding('utf8');
   socket.on('error', () => undefined);
-  if (at === 'athos') return; // It is the next in the queue.
-  await new Promise((resolve) => socket.once('data', resolve));
+  return new Promise((resolve) => {
+    let told = '';
+    socket.on('data', (text: string) => {
+      if (text.includes('"QMP"')) {
+        socket.write('{"execute":"qmp_capabilities"}\n{"execute":"query-status","id":1}\n');
+      }
+      told += text;
+      const status = /"status": "([\w-]+)".*"id": 1/.exec(told)?.[1];
+      if (status !== undefined) resolve(status);
+    });
+    socket.on('close', () => resolve('its QEMU has ended'));
+  });
 }
 
 test('QMP of the VM is held there: it runs on, and only there', async (t) => {
   const lost = await lostAnswer(t);
   const { hosts, run } = lost;
-  await holdQmp(hosts, 'porthos');
+  assert.equal(await agentAt(hosts, 'porthos'), 'running');
   await cut(lost);
   const { exit, last } = await run.end();
   assert.equal(exit, 0, run.told);
@@ -149,6 +162,20 @@ test('athos reboots: the VM has a network there by itself, and a new tap here is
   await hosts.assertOver(recovered.told);
   assert.equal(await hosts.whereItRuns(), 'porthos');
   execFileSync('ip', ['-n', hosts.athos.namespace, 'link', 'show', 'vnet0']);
+});
+
+test('M is killed, and an agent is the next at QMP here: the guard has its turn first', async (t) => {
+  const hosts = await TwoHosts.up(t);
+  await hosts.startVm();
+  hosts.athos.daemon.hold.set('export', new Promise(() => undefined));
+  const run = hosts.migrate();
+  await hosts.isAsked('athos', 'export');
+  const agent = agentAt(hosts, 'athos');
+  hosts.athos.daemon.hold.clear();
+  run.kill('SIGKILL');
+  assert.equal(await agent, 'running');
+  await hosts.assertOver(run.told);
+  assert.equal(hosts.find(hosts.porthos, 'qemu-system').length, 0);
 });
 
 test('porthos reboots before `go`: it never ran there, and goes on here', async (t) => {
