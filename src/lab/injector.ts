@@ -28,7 +28,12 @@ export class Injector {
   }
 
   send(packet: Packet): void {
-    this.#child.stdin?.write(`${Buffer.from(encodePacket(packet)).toString('hex')}\n`);
+    this.sendBytes(encodePacket(packet));
+  }
+
+  /** From the IP header on; it may be wrong in anything. */
+  sendBytes(packet: Uint8Array): void {
+    this.#child.stdin?.write(`${Buffer.from(packet).toString('hex')}\n`);
   }
 
   stop(): void {

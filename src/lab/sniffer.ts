@@ -33,10 +33,15 @@ export class Sniffer {
     child.stdout?.on('data', (chunk: Buffer) => this.#take(chunk));
   }
 
-  /** Collects SYNs and RSTs on eth0 of the host from now on. */
-  static async start(lab: Lab, host: HostName, family: Family): Promise<Sniffer> {
+  /** Collects SYNs and RSTs on eth0 of the host from now on, or what a filter of tcpdump's wants. */
+  static async start(
+    lab: Lab,
+    host: HostName,
+    family: Family,
+    filter = HANDSHAKES[family],
+  ): Promise<Sniffer> {
     const argv = ['tcpdump', '-i', 'eth0', '-n', '-U', '--immediate-mode', '-s', `${SNAP_BYTES}`];
-    const command = [...argv, '-w', '-', HANDSHAKES[family]];
+    const command = [...argv, '-w', '-', filter];
     const child = lab.spawn(host, 'tcpdump', command, ['ignore', 'pipe', 'pipe']);
     let said = '';
     child.stderr?.on('data', (chunk: Buffer) => {

@@ -77,12 +77,15 @@ export class Field {
     return this.#stage;
   }
 
-  /** Sends raw packets from a host. */
-  async send(host: HostName, ...packets: Packet[]): Promise<void> {
+  /** Sends raw packets from a host; bytes may be wrong in anything. */
+  async send(host: HostName, ...packets: Array<Packet | Uint8Array>): Promise<void> {
     const started = this.#injectors.get(host) ?? Injector.start(this.lab, host);
     this.#injectors.set(host, started);
     const injector = await started;
-    for (const packet of packets) injector.send(packet);
+    for (const packet of packets) {
+      if (packet instanceof Uint8Array) injector.sendBytes(packet);
+      else injector.send(packet);
+    }
   }
 
   /** A connection of the insider's to the VM, whose set-up it has seen. */

@@ -3,6 +3,7 @@
  * acknowledged (tcp_retries2), because keepalives are not answered. And how it ends when it stays
  * away for good.
  */
+import type { Lab } from '../lab.js';
 import { writeSysctls } from '../namespace.js';
 import type { Case, PlayedTransfer, Stage } from '../stage.js';
 import { now, pause, until } from '../wait.js';
@@ -66,9 +67,9 @@ export const outage: Case = {
     transfer.streams.write(RATE);
     for (const outageMs of OUTAGES_MS) {
       await transfer.streams.flowing(now());
-      stage.lab.run('router', ['nft', '-f', '-'], SWALLOW);
+      swallow(stage.lab, true);
       await pause(outageMs);
-      stage.lab.run('router', ['nft', 'delete', 'table', 'inet', 'swallow']);
+      swallow(stage.lab, false);
       await transfer.streams.flowing(now());
     }
     await stage.finish('transfer', transfer);
@@ -84,6 +85,44 @@ const SWALLOW = `table inet swallow {
   }
 }
 `;
+
+/** Whether the router swallows all that it is to forward. */
+export function swallow(lab: Lab, on: boolean): void {
+  if (on) lab.run('router', ['nft', '-f', '-'], SWALLOW);
+  else lab.run('router', ['nft', 'delete', 'table', 'inet', 'swallow']);
+}
+
+/* Longer than TCP by itself sends its last bytes again (RETRIES). */
+const TAIL_MS = 9_000;
+
+export const halfClosedTail: Case = {
+  name: 'half-closed-tail',
+  summary:
+    'the client has sent FIN; the last bytes and the FIN of the server are lost, and it moves',
+  options: BOTH,
+  async play(stage) {
+    fewRetries(stage);
+    const transfer = await stage.transfer();
+    const { client, server, both } = transfer.streams;
+    for (const end of both) end.order({ do: 'send', bytes: 50_000 });
+    await transfer.streams.quiet();
+    client.order({ do: 'end' });
+    await until('the FIN to arrive', async () => (await server.report()).ended === 1);
+    swallow(stage.lab, true);
+    for (const what of [{ do: 'send', bytes: 10_000 }, { do: 'end' }] as const) server.order(what);
+    const hasWritten = async () => (await server.report()).written === 60_000;
+    await until('the last bytes to be written', hasWritten);
+    await pause(TAIL_MS);
+    stage.move('porthos');
+    swallow(stage.lab, false);
+    await stage.finish('transfer', transfer);
+    // Over at both ends, it stays for a minute, for packets that are late.
+    for (const host of ['aramis', 'vm'] as const) {
+      const flow = await stage.flow(host, transfer);
+      stage.check(`${host}: moved, and over`, flow?.moves === 1, `${flow?.state} ${flow?.moves}`);
+    }
+  },
+};
 
 const HOLD_S = 10;
 

@@ -19,7 +19,7 @@ import { freeze } from './freeze.js';
 import { gatewayBoth, gatewayClient, gatewayNat, gatewayServer } from './gateway.js';
 import { gatewayEndToEnd } from './gateway-end-to-end.js';
 import { gatewayRenumbered, gatewayTwoUplinks } from './gateway-renumbered.js';
-import { holdKeepalive, holdOver, holdRetries, outage } from './hold.js';
+import { halfClosedTail, holdKeepalive, holdOver, holdRetries, outage } from './hold.js';
 import { legacyClient, legacyServer } from './legacy.js';
 import { blackout, clientMoves, halfClosed, idle, many, moveBack, tenMoves } from './moves.js';
 import { paper } from './paper.js';
@@ -56,7 +56,7 @@ export const CASE_GROUPS = {
     daemonKilled,
   ],
   roaming: [roamNat, roamSleep, natReboot, natRenumbered, congested],
-  absences: [outage, holdRetries, holdKeepalive, holdOver, freeze, many],
+  absences: [outage, halfClosedTail, holdRetries, holdKeepalive, holdOver, freeze, many],
   churn: [churn, churnFew],
   programs: [ssh, postgresql, nginx, redis, rsync, mariadb],
   gateways: [
