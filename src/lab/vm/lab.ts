@@ -97,8 +97,14 @@ export class VmLab extends DaemonHosts<VmHost, VmProtected> {
     const daemons = this.#o.daemons ?? ALL;
     for (const host of daemons) this.#startDaemon(host);
     await Promise.all(daemons.map((host) => this.watch(host, () => true)));
+    await Promise.all(SITES.map((site) => this.#letsIn(site)));
     for (const vm of this.vms) await this.#boot(vm);
     await Promise.all(this.vms.map((vm) => this.#booted(vm)));
+  }
+
+  #letsIn(site: Site): Promise<boolean> {
+    const listens = () => this.run(site, ['ss', '-Hltn', 'sport = :22']) !== '';
+    return until(`sshd of ${site}`, listens);
   }
 
   get vms(): VmName[] {
