@@ -186,7 +186,9 @@ struct flow {
 	__u64 untaken_since; /* the first of `untaken`; counts only if it is after `took_at` */
 	__u64 old_path_at;   /* the last one that was dropped as DROP_OLD_PATH */
 	__u8 untaken;        /* segments with something new, to which its kernel has said nothing */
-	__u8 pad4[7];
+	__u8 pad4[3];
+	seq knock;        /* what is asked whoever knocks at the old place: RST with this SEQ answers */
+	__u64 knocked_at; /* the last SYN on the kernel tuple while the flow lives elsewhere */
 };
 
 enum place_flag {
@@ -316,6 +318,8 @@ enum event_type {
 	EVENT_STALLED = 8,  /* its own TCP sends again or probes, and nothing comes back */
 	EVENT_REVIVED = 9,  /* something has come in on a stalled flow, or was taken on a stuck one */
 	EVENT_STUCK = 10,   /* what comes in on it is not taken by its kernel */
+	EVENT_KNOCK = 11,   /* a SYN on the kernel tuple of a flow that lives elsewhere, or what answers `knock` */
+	EVENT_IN_USE = 12,  /* a SYN of our own on the wire of a flow */
 };
 
 struct event {
@@ -378,10 +382,10 @@ _Static_assert(sizeof(struct tuple) == 40, "map key");
 _Static_assert(sizeof(struct ti_open) == OPTION_OPEN_LENGTH, "option as on the wire");
 _Static_assert(sizeof(struct half_open) == 56, "map value");
 _Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
-_Static_assert(sizeof(struct flow) == 344, "map value");
+_Static_assert(sizeof(struct flow) == 352, "map value");
 _Static_assert(sizeof(struct wire) == 48, "map value");
 _Static_assert(sizeof(struct event) == 704, "ring buffer record");
-_Static_assert(sizeof(struct command) == 472, "context of boundary_command");
+_Static_assert(sizeof(struct command) == 480, "context of boundary_command");
 _Static_assert(sizeof(struct settings) == 64, "map value");
 _Static_assert(sizeof(struct place) == 176, "map value");
 

@@ -257,6 +257,40 @@ static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet
 	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
+/* From where the peer was when the flow began: it has lost all memory of it, or is somebody else who
+ * has its address now.  The daemon asks both; none of them may be answered by our kernel yet.
+ */
+#define KNOCK_NS 250000000ULL
+#define KNOCK_NEW_NS 10000000000ULL /* longer than it takes to ask */
+
+static __always_inline int knock_in(struct __sk_buff *skb, const struct packet *p, struct flow *f)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+
+	if (!(p->flags & TCP_ACK) && now - f->knocked_at >= KNOCK_NS) {
+		if (!f->knock || now - f->knocked_at >= KNOCK_NEW_NS)
+			f->knock = bpf_get_prandom_u32() | 1;
+		f->knocked_at = now;
+		event_packet(skb, p, EVENT_KNOCK, &p->tuple);
+	}
+	return drop(DROP_OLD_PATH);
+}
+
+static __always_inline int old_path_in(struct __sk_buff *skb, const struct packet *p,
+				       struct flow *f)
+{
+	f->old_path_at = bpf_ktime_get_coarse_ns();
+	if (f->knock && p->flags & TCP_RST && bpf_ntohl(p->tcp.seq) == f->knock)
+		event_packet(skb, p, EVENT_KNOCK, &p->tuple);
+	return drop(DROP_OLD_PATH);
+}
+
+/* The question that the daemon asks there: it must not go to where the flow is now. */
+static __always_inline bool is_knock_answer(const struct packet *p, const struct flow *f)
+{
+	return f->knock && !p->payload && bpf_ntohl(p->tcp.ack_seq) == f->knock;
+}
+
 static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *p)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, &p->tuple);
@@ -273,7 +307,7 @@ static __always_inline int setup_in(struct __sk_buff *skb, const struct packet *
 	if (w && w->state != WIRE_PENDING)
 		return drop(DROP_TUPLE_IN_USE);
 	if (f && f->active && !flow_is_over(f) && !syn_is_answered(p))
-		return drop(DROP_OLD_PATH);
+		return knock_in(skb, p, f);
 	if (p->flags & TCP_ACK)
 		return syn_ack_in(skb, p, &o);
 	return syn_in(skb, p, &o);
@@ -287,8 +321,12 @@ static __always_inline int setup_out(struct __sk_buff *skb, const struct packet 
 	option_scan(skb, p, &o);
 	if (is_synchronization(&o))
 		return PASS; /* the daemon's own */
-	if (w && w->state != WIRE_PENDING)
+	if (w && w->state != WIRE_PENDING) {
+		/* Its program is told: it would wait for two minutes, and has another port to try. */
+		if (!(p->flags & TCP_ACK))
+			event_packet(skb, p, EVENT_IN_USE, &p->tuple);
 		return drop(DROP_TUPLE_IN_USE);
+	}
 	if (o.ti)
 		o.reason = LEGACY_INNER;
 	if (p->flags & TCP_ACK)
@@ -306,6 +344,8 @@ static __always_inline int tcp_out(struct __sk_buff *skb, struct packet *p)
 	f = bpf_map_lookup_elem(&flows, &p->tuple);
 	if (!f)
 		return p->tuple.tap ? tap_legacy_out(skb, p) : PASS;
+	if (is_knock_answer(p, f))
+		return PASS;
 	if (flow_track_out(f, p, &p->tuple, bpf_ktime_get_coarse_ns()))
 		return PASS;
 	if (p->tuple.tap)
@@ -334,10 +374,8 @@ static __always_inline int tcp_in(struct __sk_buff *skb, const struct packet *p)
 	f = bpf_map_lookup_elem(&flows, &p->tuple);
 	if (f && !f->active)
 		return unmoved_in(skb, p, f);
-	if (f && !flow_is_over(f)) {
-		f->old_path_at = bpf_ktime_get_coarse_ns();
-		return drop(DROP_OLD_PATH);
-	}
+	if (f && !flow_is_over(f))
+		return old_path_in(skb, p, f);
 	w = bpf_map_lookup_elem(&wires, &p->tuple);
 	if (w)
 		return wire_in(skb, p, w);

@@ -304,8 +304,10 @@ export interface Flow {
   untakenSince: bigint;
   oldPathAt: bigint;
   untaken: number;
+  knock: Seq;
+  knockedAt: bigint;
 }
-export const FLOW_SIZE = 344;
+export const FLOW_SIZE = 352;
 export const FLOW_AT = {
   sndNxt: 0,
   rcvNxt: 4,
@@ -348,6 +350,8 @@ export const FLOW_AT = {
   untakenSince: 320,
   oldPathAt: 328,
   untaken: 336,
+  knock: 340,
+  knockedAt: 344,
 } as const;
 export function readFlow(view: DataView, at = 0): Flow {
   return {
@@ -392,6 +396,8 @@ export function readFlow(view: DataView, at = 0): Flow {
     untakenSince: view.getBigUint64(at + 320, true),
     oldPathAt: view.getBigUint64(at + 328, true),
     untaken: view.getUint8(at + 336),
+    knock: view.getUint32(at + 340, true) as Seq,
+    knockedAt: view.getBigUint64(at + 344, true),
   };
 }
 export function writeFlow(view: DataView, value: Flow, at = 0): void {
@@ -437,9 +443,11 @@ export function writeFlow(view: DataView, value: Flow, at = 0): void {
   view.setBigUint64(at + 320, value.untakenSince, true);
   view.setBigUint64(at + 328, value.oldPathAt, true);
   view.setUint8(at + 336, value.untaken);
+  view.setUint32(at + 340, value.knock, true);
+  view.setBigUint64(at + 344, value.knockedAt, true);
 }
 export function encodeFlow(value: Flow): Uint8Array {
-  const bytes = new Uint8Array(344);
+  const bytes = new Uint8Array(352);
   writeFlow(new DataView(bytes.buffer), value);
   return bytes;
 }
@@ -702,6 +710,8 @@ export const EVENT_TYPE = {
   STALLED: 8,
   REVIVED: 9,
   STUCK: 10,
+  KNOCK: 11,
+  IN_USE: 12,
 } as const;
 
 export interface Event {
@@ -774,7 +784,7 @@ export interface Command {
   until: bigint;
   flow: Flow;
 }
-export const COMMAND_SIZE = 472;
+export const COMMAND_SIZE = 480;
 export const COMMAND_AT = {
   verb: 0,
   result: 4,
@@ -811,7 +821,7 @@ export function writeCommand(view: DataView, value: Command, at = 0): void {
   writeFlow(view, value.flow, at + 128);
 }
 export function encodeCommand(value: Command): Uint8Array {
-  const bytes = new Uint8Array(472);
+  const bytes = new Uint8Array(480);
   writeCommand(new DataView(bytes.buffer), value);
   return bytes;
 }

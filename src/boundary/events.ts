@@ -34,7 +34,9 @@ export interface BoundaryEvent {
     | 'stranded'
     | 'stalled'
     | 'revived'
-    | 'stuck';
+    | 'stuck'
+    | 'knock'
+    | 'in-use';
   ifindex: number;
   at: bigint;
   tuple: Tuple;
@@ -55,6 +57,8 @@ const TYPES = new Map<number, BoundaryEvent['type']>([
   [EVENT_TYPE.STALLED, 'stalled'],
   [EVENT_TYPE.REVIVED, 'revived'],
   [EVENT_TYPE.STUCK, 'stuck'],
+  [EVENT_TYPE.KNOCK, 'knock'],
+  [EVENT_TYPE.IN_USE, 'in-use'],
 ]);
 
 /** Reads the ring buffer. */

@@ -24,7 +24,9 @@ import { destroySocket, hasSocket, progressOf, tcpSockets } from '../link/socket
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
+import { resetOf } from '../sync/segments.js';
 import { type Address, address, family } from '../wire/address.js';
+import { decodePacket, encodePacket } from '../wire/packet.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import { type ApiServer, serveApi } from './api.js';
 import { monotonicMs } from './clock.js';
@@ -40,6 +42,7 @@ import {
   legacyView,
 } from './flow-views.js';
 import { Freezer } from './freezer.js';
+import { Knocks } from './knocks.js';
 import { lacksOf } from './lacks.js';
 import { LinkCare } from './link-care.js';
 import { Mobility } from './mobility.js';
@@ -127,6 +130,7 @@ class Daemon implements DaemonControl {
   #narrowPaths: NarrowPaths;
   #stalls: Stalls;
   #stuck: StuckFlows;
+  #knocks: Knocks;
   #freezer: Freezer;
   #translations: Translations;
   #vmFlows: VmFlows;
@@ -222,6 +226,11 @@ class Daemon implements DaemonControl {
     this.#vms = this.#newVms();
     this.#freezer = new Freezer({ boundary, agent: this.#agent });
     this.#stalls = this.#newStalls(emit);
+    this.#knocks = new Knocks({
+      ...{ boundary, clock: CLOCK },
+      send: (kernel, packet) => attempt(() => this.#outlet.toWire(encodePacket(packet), kernel)),
+      end: (kernel, reason) => this.#placementOf(kernel).reset(kernel, reason),
+    });
     this.#stuck = new StuckFlows({
       ...{ boundary, clock: CLOCK, holdMs: config.holdMs, emit },
       end: (kernel, reason) => this.#placementOf(kernel).reset(kernel, reason),
@@ -277,6 +286,7 @@ class Daemon implements DaemonControl {
         this.#settling,
         this.#stalls,
         this.#stuck,
+        this.#knocks,
         this.#freezer,
         this.#translations,
       ],
@@ -441,6 +451,7 @@ class Daemon implements DaemonControl {
   #forgotten(kernel: Tuple): void {
     this.#stalls.ended(kernel);
     this.#stuck.ended(kernel);
+    this.#knocks.ended(kernel);
     if (kernel.tap === undefined) this.#mobility.ended(kernel);
     else this.#vmFlows.ended(kernel);
   }
@@ -508,6 +519,12 @@ class Daemon implements DaemonControl {
         this.#stalls.revived(event.tuple);
         this.#stuck.revived(event.tuple);
         break;
+      case 'knock':
+        this.#knocks.knock(event.tuple, event.packet);
+        break;
+      case 'in-use':
+        this.#refuse(event);
+        break;
       case 'stuck':
         this.#stuck.stuck(event.tuple);
         break;
@@ -532,6 +549,13 @@ class Daemon implements DaemonControl {
     if (isKept) return;
     this.#upkeep.quarantine({ tuple, packet, ...event });
     this.#stalls.doubted(tuple, packet);
+  }
+
+  /* A program of ours, a guest or a host behind us connects on the wire of a flow. */
+  #refuse({ tuple, packet: bytes }: BoundaryEvent): void {
+    const packet = decodePacket(bytes, { truncated: true });
+    if ('error' in packet) return;
+    attempt(() => this.#outlet.toKernel(encodePacket(resetOf(packet)), tuple));
   }
 
   #synchronized(event: SyncEvent): void {

@@ -75,6 +75,7 @@ export class SyncAgent {
       ...{ boundary, performer, clock, random, keys },
       sourcePorts: o.config.sourcePorts,
       places: o.config.places,
+      occupancy: o.occupancy ?? ALONE,
       pendingEpochs: (kernel) => this.#claims.epochsOf(kernel),
     });
     this.#claims = new Claims({

@@ -7,6 +7,7 @@ import type { Address } from '../wire/address.js';
 import type { Packet } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
 import { type Tuple, tupleKey } from '../wire/tuple.js';
+import type { Occupancy } from './claims.js';
 import type { Clock } from './clock.js';
 import { activeMapping, wireOf } from './handshake.js';
 import type { KeyRing } from './key-ring.js';
@@ -38,6 +39,7 @@ export interface MovesOptions {
   clock: Clock;
   random: (n: number) => Uint8Array;
   keys: KeyRing;
+  occupancy: Pick<Occupancy, 'isUsed'>;
   sourcePorts: PortRange;
   /** How many may wait for their first answer at a time. */
   places: number | undefined;
@@ -228,8 +230,9 @@ export class Moves {
   }
 
   #isTaken(wire: Tuple): boolean {
-    const { boundary } = this.#o;
-    return boundary.wire(wire) !== undefined || boundary.flow(wire) !== undefined;
+    const { boundary, occupancy } = this.#o;
+    if (boundary.wire(wire) !== undefined || boundary.flow(wire) !== undefined) return true;
+    return occupancy.isUsed(wire);
   }
 
   #advance(session: Session, event: MoverEvent): void {

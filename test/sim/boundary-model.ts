@@ -387,6 +387,7 @@ export const openedFlow = (o: {
   resent: 0,
   // Whether a kernel takes what comes is not modelled: these here do.
   ...{ tookAt: 0n, behindSince: 0n, behind: 0, untakenSince: 0n, untaken: 0, oldPathAt: 0n },
+  ...{ knock: seq(0), knockedAt: 0n },
   frozenUntil: 0n,
   sndUna: seqAdd(o.iss, 1),
   rcvMax: seqAdd(o.irs, 1),

@@ -287,6 +287,18 @@ describe('what is not as it should be', () => {
     assert.deepEqual(p.mover.types(), ['failed no-port']);
   });
 
+  test('a port that a plain connection has is not drawn', () => {
+    const isUsed = (wire: Tuple) => wire.localPort !== 61_005;
+    const occupancy = { isOurs: () => true, isAnothers: () => true, isUsed };
+    const p = pair({
+      mover: { occupancy, config: { sourcePorts: { first: 61_000, last: 61_009 } } },
+    });
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    for (let i = 0; i < 5 && p.mover.types().at(-1) === 'failed no-port'; i++) p.mover.wait(2_500);
+    const [syn] = p.mover.takeSent();
+    assert.equal(syn?.sourcePort, 61_005);
+  });
+
   test('no bytes make it throw', () => {
     const p = pair();
     p.mover.agent.move(p.kernel, NEW, PATH);
