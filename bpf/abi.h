@@ -372,9 +372,8 @@ struct settings {
 	__u32 rst_silent_ms;   /* a bare RST after so much silence is quarantined */
 	__u32 plain_peer_ttl_s;
 	__u8 enabled;          /* 0: no new flows, existing ones go on */
-	__u8 key_id;           /* offered in TI_OPEN; 0: none */
-	__u8 require_psk;
-	__u8 pad;
+	__u8 key_id;           /* offered in TI_OPEN, and wanted in common; 0: none */
+	__u8 pad[2];
 	__u8 key_ids[32];      /* bitmap of the key ids that we hold */
 };
 

@@ -236,7 +236,7 @@ static __always_inline int syn_ack_in(struct __sk_buff *skb, const struct packet
 		reason = LEGACY_SYN_LOST;
 	if (!reason && !open_load(skb, p, o, &h.remote))
 		reason = LEGACY_PEER_PLAIN;
-	if (!reason && s->require_psk && !(h.local.key_id && h.remote.key_id == h.local.key_id))
+	if (!reason && h.local.key_id && h.remote.key_id != h.local.key_id)
 		reason = LEGACY_NO_PSK;
 	if (!reason)
 		reason = flow_create(skb, &h, p, o);
@@ -284,7 +284,8 @@ static __always_inline int syn_in(struct __sk_buff *skb, const struct packet *p,
 	}
 	if (!reason && !open_load(skb, p, o, &h.remote))
 		reason = LEGACY_PEER_PLAIN;
-	if (!reason && s->require_psk && !key_is_ours(s, h.remote.key_id))
+	/* Whoever is on the way may have cleared it: of that flow they could compute the keys. */
+	if (!reason && s->key_id && !key_is_ours(s, h.remote.key_id))
 		reason = LEGACY_NO_PSK;
 	if (reason) {
 		plain_record(&p->tuple, reason);

@@ -836,7 +836,6 @@ export interface Settings {
   plainPeerTtlS: number;
   enabled: number;
   keyId: number;
-  requirePsk: number;
   keyIds: Uint8Array;
 }
 export const SETTINGS_SIZE = 64;
@@ -850,7 +849,6 @@ export const SETTINGS_AT = {
   plainPeerTtlS: 24,
   enabled: 28,
   keyId: 29,
-  requirePsk: 30,
   keyIds: 32,
 } as const;
 export function readSettings(view: DataView, at = 0): Settings {
@@ -864,7 +862,6 @@ export function readSettings(view: DataView, at = 0): Settings {
     plainPeerTtlS: view.getUint32(at + 24, true),
     enabled: view.getUint8(at + 28),
     keyId: view.getUint8(at + 29),
-    requirePsk: view.getUint8(at + 30),
     keyIds: bytesAt(view, at + 32, 32).slice(),
   };
 }
@@ -878,7 +875,6 @@ export function writeSettings(view: DataView, value: Settings, at = 0): void {
   view.setUint32(at + 24, value.plainPeerTtlS, true);
   view.setUint8(at + 28, value.enabled);
   view.setUint8(at + 29, value.keyId);
-  view.setUint8(at + 30, value.requirePsk);
   bytesAt(view, at + 32, 32).set(value.keyIds);
 }
 export function encodeSettings(value: Settings): Uint8Array {

@@ -13,8 +13,6 @@ const KEY_BYTES_MAX = 1024;
 export interface Psk {
   /** Offered in our TI_OPEN. */
   keyId: number;
-  /** Peers without a key in common stay legacy. */
-  require: boolean;
   /** By key id, 1 to 255. */
   keys: Map<number, Uint8Array>;
   /** The key files that were read; `tiflow doctor` checks who may read them. */
@@ -30,7 +28,8 @@ const keyId = z
 
 export const pskShape = z.strictObject({
   key_id: keyId,
-  require: z.boolean('must be true or false').default(false),
+  // Whoever is on the path can take an offer out of a SYN, so an offer alone would protect nothing.
+  require: z.literal(true, 'must be true: an offer alone protects nothing').default(true),
   keys: z.record(
     z.string(),
     z.string('must be a string: base64 or the path of a file'),
@@ -45,7 +44,6 @@ export function loadPsk(
 ): Psk | { at: string[]; what: string } {
   const psk: Psk = {
     keyId: table.key_id,
-    require: table.require,
     keys: new Map(),
     files: [],
     inline: false,

@@ -26,7 +26,6 @@ export function configure(boundary: Boundary, config: Config): void {
     plainPeerTtlS: Math.ceil(config.plainPeerTtlMs / 1e3),
     enabled: 1,
     keyId: config.psk?.keyId ?? 0,
-    requirePsk: config.psk?.require ? 1 : 0,
     keyIds,
   });
 }

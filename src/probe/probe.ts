@@ -22,7 +22,7 @@ const ANSWER_MS = 3000;
 
 export interface ProbeOptions {
   /** offered in TI_OPEN; undefined: none is configured */
-  psk: { keyId: number; require: boolean } | undefined;
+  psk: { keyId: number } | undefined;
   trace: boolean;
 }
 
@@ -69,7 +69,7 @@ async function questions(prober: Prober, way: Way, o: ProbeOptions): Promise<Pro
     ? await prober.ask(strangeSync(kernel, randomBytes), ANSWER_MS)
     : undefined;
   const answers = { open, plain, sync };
-  const verdict = judge(answers, o.psk?.require ? o.psk.keyId : undefined);
+  const verdict = judge(answers, o.psk?.keyId);
   const hops = o.trace ? await trace(prober, withOpen, way.destination) : undefined;
   if (hops !== undefined && lostAt(hops) !== undefined) verdict.there = 'fails';
   return { verdict, answers, hops, room: roomOf(optionBytes(ordinary), answers) };

@@ -55,12 +55,12 @@ export const needsSync = (open: Answer, plain: Answer): boolean =>
   (open.kind === 'syn-ack' && open.open === 'none') ||
   (open.kind === 'none' && plain.kind === 'syn-ack');
 
-/** `requirePsk`: this machine wants that pre-shared key or none of it. */
-export function judge(answers: Answers, requirePsk: number | undefined): Verdict {
+/** `keyId`: the pre-shared key that this machine wants in common; undefined: none. */
+export function judge(answers: Answers, keyId: number | undefined): Verdict {
   const { open, plain } = answers;
   switch (open.kind) {
     case 'syn-ack':
-      return judgeAnswered(open, answers.sync, requirePsk);
+      return judgeAnswered(open, answers.sync, keyId);
     case 'none':
       if (plain.kind === 'syn-ack') return judgeLost(answers.sync);
       break;
@@ -77,11 +77,11 @@ export function judge(answers: Answers, requirePsk: number | undefined): Verdict
 function judgeAnswered(
   open: Answer & { kind: 'syn-ack' },
   sync: Answer | undefined,
-  requirePsk: number | undefined,
+  keyId: number | undefined,
 ): Verdict {
   if (open.open === 'reflected') return plainBecause('reflected', 'passes', 'passes', 'plain');
   if (open.open === 'own') {
-    const refused = requirePsk !== undefined && open.keyId !== requirePsk;
+    const refused = keyId !== undefined && open.keyId !== keyId;
     if (refused) return plainBecause('no-psk', 'passes', 'passes', 'tiflow');
     return { movable: true, reason: null, there: 'passes', back: 'passes', peer: 'tiflow' };
   }

@@ -22,7 +22,7 @@ export class KeyRing {
     private readonly max = 65_536,
   ) {}
 
-  /** The keys as this end uses them; undefined: they need a PSK that is not configured. */
+  /** The keys as this end uses them; undefined: they need a PSK that is not here. */
   of(flow: Flow): EndKeys | undefined {
     const keys = this.#keys(flow);
     if (keys === undefined) return undefined;
@@ -39,8 +39,8 @@ export class KeyRing {
     const known = this.#entries.get(tifid);
     if (known !== undefined && opens.equals(known.opens)) return known.keys;
     const keyId = commonKeyId(flow.initiator, flow.responder);
-    const psk = keyId === 0 ? undefined : this.psk(keyId);
-    if (keyId !== 0 && psk === undefined) return undefined;
+    const psk = keyId ? this.psk(keyId) : undefined;
+    if (keyId === undefined || (keyId !== 0 && psk === undefined)) return undefined;
     const keys = deriveKeys(initiator, responder, psk);
     this.#remember(tifid, { opens, keys });
     return keys;

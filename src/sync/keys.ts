@@ -35,7 +35,7 @@ const NO_PSK = new Uint8Array(32);
 
 /**
  * The keys of the flow whose handshake carried these two options (20 bytes each, kind byte
- * first).  `psk`: the pre-shared key that both name, undefined if they do not name the same.
+ * first).  `psk`: the pre-shared key that both name, undefined if neither names one.
  */
 export function deriveKeys(
   initiatorOpen: Uint8Array,
@@ -49,9 +49,14 @@ export function deriveKeys(
   };
 }
 
-/** The key-id of the PSK that a flow uses: only what both ends have named.  0: none. */
-export const commonKeyId = (initiator: { keyId: number }, responder: { keyId: number }): number =>
-  initiator.keyId === responder.keyId ? initiator.keyId : 0;
+/**
+ * The key-id of the PSK that a flow uses: what both ends have named.  0: none; undefined: they do not
+ * name the same, because one has none or somebody on the way has changed it, and there are no keys.
+ */
+export const commonKeyId = (
+  initiator: { keyId: number },
+  responder: { keyId: number },
+): number | undefined => (initiator.keyId === responder.keyId ? initiator.keyId : undefined);
 
 /** `option` with its MAC. */
 export const signSync = (key: Uint8Array, option: Omit<Sync, 'mac'>): Sync =>

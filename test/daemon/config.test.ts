@@ -96,7 +96,6 @@ describe('values', () => {
     const bytes = new Uint8Array(Buffer.from(KEY, 'base64'));
     assert.deepEqual(psk, {
       keyId: 2,
-      require: true,
       keys: new Map([
         [1, bytes],
         [2, bytes],

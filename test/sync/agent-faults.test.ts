@@ -223,6 +223,21 @@ describe('what is not as it should be', () => {
     );
   });
 
+  test('key ids that differ: no keys, whoever has cleared the one', () => {
+    const psk = () => new Uint8Array(32).fill(9);
+    const p = pair({ mover: { psk }, peer: { psk } });
+    const kernel = p.mover.open('mover', 1);
+    p.mover.agent.move(kernel, NEW, PATH);
+    const peerKernel = p.peer.open('peer', 1);
+    const cleared = [...p.peer.boundary.flows.values()].find(({ kernel: k }) => k === peerKernel);
+    assert.ok(cleared);
+    cleared.flow.initiator.keyId = 5;
+    p.peer.receive(...p.mover.takeSent());
+    assert.equal(p.peer.types().at(-1), 'refused no-psk');
+    p.peer.agent.move(peerKernel, NEWER, PATH);
+    assert.equal(p.peer.types().at(-1), 'failed no-psk');
+  });
+
   test('the system does not send: told, and tried again', () => {
     let refusals = 2;
     const p = pair();

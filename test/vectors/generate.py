@@ -110,6 +110,11 @@ def sync_note(name, signed, epoch, tiack_mover, tiack_peer):
     }[name]
 
 
+def key_columns(keys):
+    sides = ("root", "initiator", "responder")
+    return {"key_" + side: keys[side].hex() if keys else None for side in sides}
+
+
 def keys_file():
     mixed = {"initiator": opens(KEY_ID)["initiator"], "responder": opens(8)["responder"]}
     rows = [
@@ -126,7 +131,7 @@ def keys_file():
             "initiator_open": pair["initiator"].hex(),
             "responder_open": pair["responder"].hex(),
             "psk": psk.hex() if psk else None,
-            **{"key_" + side: key.hex() for side, key in derive(*pair.values(), psk).items()},
+            **key_columns(derive(*pair.values(), psk)),
         }
         for name, pair, psk in rows
     ]

@@ -41,9 +41,11 @@ def mac(key, covered, length):
 
 
 def derive(initiator_open, responder_open, psk):
-    """K and the two direction keys; the PSK counts only if both options name the same one."""
+    """K and the two direction keys; none if the options do not name the same pre-shared key."""
     key_id_initiator, key_id_responder = initiator_open[6], responder_open[6]
-    used = psk is not None and key_id_initiator != 0 and key_id_initiator == key_id_responder
+    if key_id_initiator != key_id_responder:
+        return None
+    used = psk is not None and key_id_initiator != 0
     root = mac(psk if used else bytes(32), b"TI1" + initiator_open + responder_open, 32)
     return {
         "root": root,

@@ -25,9 +25,10 @@ export interface KeyVector {
   initiator_open: string;
   responder_open: string;
   psk: string | null;
-  key_root: string;
-  key_initiator: string;
-  key_responder: string;
+  /** null: the flow has none. */
+  key_root: string | null;
+  key_initiator: string | null;
+  key_responder: string | null;
 }
 
 export interface MacVector {
