@@ -26,7 +26,9 @@ enum limit {
 	PLAIN_PEERS_MAX = 4096, /* destinations where the option got no answer */
 	EMBRYOS_MAX = 16384,    /* flows whose SYN/ACK has no answer yet; a quarter of FLOWS_MAX */
 	HALVES_MAX = 16384,     /* random TIFID and key halves in stock */
-	EVENT_BYTES = 1048576,  /* ring buffer */
+	EVENT_BYTES = 1048576,  /* a ring buffer */
+	EVENT_HEAD = 64,        /* an event without a packet */
+	BUDGETS_MAX = 65536,    /* of what anybody can send to the daemon, by sender */
 	PACKET_MAX = 640,       /* bytes of a packet copied into an event: all headers, or a DHCP message */
 	TAPS_MAX = 4096,        /* taps of VMs with a boundary */
 	GUEST_ADDRESSES = 4,    /* IPv6 addresses of a guest that are answered for */
@@ -283,12 +285,14 @@ enum reason {
 
 	/* of a machine that forwards */
 	LEGACY_FORWARDED,   /* of a host behind this one, and the interface is no gateway's */
-	COUNT_END_TO_END,   /* a synchronization of a host behind this gateway, which does it itself */
+	COUNT_END_TO_END,   /* a synchronization of a host behind this machine, which does it itself */
 
 	DROP_ABOVE_WINDOW,  /* beyond what the synchronization's SYN/ACK allows, before it is proven */
 
 	LEGACY_SIMULTANEOUS_OPEN, /* the SYNs of both ends have crossed */
 	LEGACY_EVICTED,     /* its SYN/ACK had no answer for long, and others needed the room */
+
+	COUNT_OVER_BUDGET, /* not told to the daemon: its sender has told it too much already */
 
 	REASON_END,
 };
@@ -305,6 +309,22 @@ struct plain_peer {
 	__u64 until;  /* CLOCK_MONOTONIC, ns */
 	__u32 losses; /* connections one after the other to which that happened */
 	__u8 pad[4];
+};
+
+/* Of what is told to the daemon, and whose it is: enum budget_kind says which number that is. */
+struct budget_key {
+	__u32 of;
+	__u32 kind;
+};
+
+enum budget_kind {
+	BUDGET_STRAY = 0,    /* synchronizations of nobody's flow; of all together */
+	BUDGET_FLOW = 1,     /* SYNs that name a flow; of our half of its TIFID */
+	BUDGET_WIRE = 2,     /* what comes on a wire; of its ports */
+	BUDGET_GUEST = 3,    /* what a guest asks; of its tap, as all below */
+	BUDGET_DHCP = 4,     /* what a server answers it */
+	BUDGET_LAN = 5,      /* what its neighbours and routers say */
+	BUDGET_STRANDED = 6, /* segments of legacy connections that stayed behind */
 };
 
 enum event_type {
@@ -383,6 +403,7 @@ _Static_assert(sizeof(struct half_open) == 56, "map value");
 _Static_assert(sizeof(struct mapping) == 60, "part of struct flow");
 _Static_assert(sizeof(struct flow) == 352, "map value");
 _Static_assert(sizeof(struct wire) == 48, "map value");
+_Static_assert(__builtin_offsetof(struct event, packet) == EVENT_HEAD, "ring buffer record");
 _Static_assert(sizeof(struct event) == 704, "ring buffer record");
 _Static_assert(sizeof(struct command) == 480, "context of boundary_command");
 _Static_assert(sizeof(struct settings) == 64, "map value");

@@ -22,6 +22,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
+#define AF_INET 2
+#define AF_INET6 10
 #define ENOENT 2
 #define EINVAL 22
 #define ENOSPC 28
@@ -82,7 +84,7 @@ static __always_inline int tap_legacy_out(struct __sk_buff *skb, const struct pa
 	plain_since = bpf_map_lookup_elem(&plain, &p->tuple);
 	if (!plain_since || plain_since->since > place->since)
 		return PASS;
-	event_packet(skb, p, EVENT_STRANDED, &p->tuple);
+	event_stranded(skb, p);
 	return drop(DROP_STRANDED);
 }
 
@@ -161,10 +163,20 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
 
+/* `of` and `kind`: on whose account. */
+static __noinline int for_daemon_of(struct __sk_buff *skb, const struct packet *p, __u32 of, __u32 kind)
+{
+	if (budget_take(of, kind))
+		event_packet(skb, p, EVENT_PACKET, &p->tuple);
+	return drop(DROP_SYNC);
+}
+
+/* On a wire or flow that is known here. */
 static __always_inline int for_daemon(struct __sk_buff *skb, const struct packet *p)
 {
-	event_packet(skb, p, EVENT_PACKET, &p->tuple);
-	return drop(DROP_SYNC);
+	__u32 ports = (__u32)p->tuple.local_port << 16 | p->tuple.remote_port;
+
+	return for_daemon_of(skb, p, ports, BUDGET_WIRE);
 }
 
 /* Our option, other than TI_OPEN, was found. */
@@ -180,27 +192,56 @@ static __always_inline bool half_is_ours(const struct packet *p, __be32 half)
 	return kernel && kernel->tap == p->tuple.tap;
 }
 
-/* A host behind a gateway that has a boundary of its own synchronizes by itself, end to end.  A SYN
- * names the flow that it is about; all else would have come on a flow or wire that is known here.
- * A call of its own, for the sake of the stack: "combined stack size of 2 calls is 544. Too large".
+/* Our half of the TIFID that a SYN names; 0: it names no flow of ours.  All else that synchronizes one
+ * would have come on a flow or wire that is known here.  A call of its own, for the sake of the
+ * stack: "combined stack size of 2 calls is 544. Too large".
  */
-static __noinline bool is_end_to_end(struct __sk_buff *skb, const struct packet *p,
-				     const struct options *o)
+static __noinline __be32 half_named(struct __sk_buff *skb, const struct packet *p,
+				    const struct options *o)
 {
 	__be32 halves[2];
 
-	if (!p->gateway)
-		return false;
 	option_tifid(skb, p, o, halves);
-	return !half_is_ours(p, halves[0]) && !half_is_ours(p, halves[1]);
+	if (half_is_ours(p, halves[0]))
+		return halves[0];
+	return half_is_ours(p, halves[1]) ? halves[1] : 0;
 }
 
-/* On no flow or wire of ours. */
+/* Any machine may forward what meets it: then it is not for us. */
+static __noinline bool is_for_others(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_fib_lookup fib = {
+		.family = p->ipv6 ? AF_INET6 : AF_INET,
+		.l4_protocol = IPPROTO_TCP,
+		.sport = p->tuple.remote_port,
+		.dport = p->tuple.local_port,
+		.ifindex = skb->ifindex,
+	};
+	long way;
+
+	if (p->ipv6) {
+		__builtin_memcpy(fib.ipv6_src, &p->tuple.remote, sizeof(fib.ipv6_src));
+		__builtin_memcpy(fib.ipv6_dst, &p->tuple.local, sizeof(fib.ipv6_dst));
+	} else {
+		fib.ipv4_src = address_ip4(&p->tuple.remote);
+		fib.ipv4_dst = address_ip4(&p->tuple.local);
+	}
+	way = bpf_fib_lookup(skb, &fib, sizeof(fib), 0);
+	return way >= 0 && way != BPF_FIB_LKUP_RET_NOT_FWDED && way != BPF_FIB_LKUP_RET_FWD_DISABLED;
+}
+
+/* On no flow or wire of ours.  A host behind a gateway, or a guest, may have a boundary of its own and
+ * synchronizes by itself, end to end.
+ */
 static __always_inline int stray_in(struct __sk_buff *skb, const struct packet *p,
 				    const struct options *o)
 {
-	if (!is_end_to_end(skb, p, o))
-		return for_daemon(skb, p);
+	__be32 half = half_named(skb, p, o);
+
+	if (half)
+		return for_daemon_of(skb, p, half, BUDGET_FLOW);
+	if (!p->gateway && !p->tuple.tap && !is_for_others(skb, p))
+		return for_daemon_of(skb, p, 0, BUDGET_STRAY);
 	count(COUNT_END_TO_END);
 	return PASS;
 }
@@ -492,6 +533,16 @@ static __always_inline int tap_unreadable(__be32 protocol, const struct place *p
 	return ip && place_is_away(place) ? drop(DROP_MALFORMED) : PASS;
 }
 
+/* Answers to others are broadcast as well.  RFC 2131, section 2: `chaddr` is at 28. */
+static __always_inline bool tap_dhcp_is_guests(struct __sk_buff *skb, const struct packet *p,
+					       const struct place *place)
+{
+	__u8 mac[ETH_ALEN];
+
+	return !bpf_skb_load_bytes(skb, p->l4 + 8 + 28, mac, sizeof(mac)) &&
+	       mac_equal(mac, place->guest_mac);
+}
+
 /* DHCP between these ports is between the guest and the daemon while the guest is away; at home the
  * daemon listens, to know what to answer later.  PASS: look further.
  */
@@ -506,7 +557,9 @@ static __always_inline int tap_dhcp(struct __sk_buff *skb, const struct packet *
 	if (ports.source != bpf_htons(direction == OUT ? client : server) ||
 	    ports.target != bpf_htons(direction == OUT ? server : client))
 		return PASS;
-	event_guest(skb, p->ipv6 ? ETH_P_IPV6 : ETH_P_IP, direction == OUT);
+	if (p->ipv6 || tap_dhcp_is_guests(skb, p, place))
+		event_guest(skb, p->ipv6 ? ETH_P_IPV6 : ETH_P_IP,
+			    direction == OUT ? BUDGET_GUEST : BUDGET_DHCP);
 	return place_is_away(place) ? drop(DROP_FOREIGN) : PASS;
 }
 

@@ -10,7 +10,7 @@
 #ifndef TIFLOW_EMBRYO_H
 #define TIFLOW_EMBRYO_H
 
-#include "maps.h"
+#include "event.h"
 
 /* Looked at in a full table, which is full of flows that have grown up unless somebody fills it. */
 #define EMBRYOS_LOOKED_AT 8

@@ -24,6 +24,7 @@ MAP(half_open, BPF_MAP_TYPE_LRU_HASH, struct tuple, struct half_open, HALF_OPEN_
 MAP(plain, BPF_MAP_TYPE_LRU_HASH, struct tuple, struct plain, PLAIN_MAX);
 MAP(plain_peers, BPF_MAP_TYPE_LRU_HASH, struct address, struct plain_peer, PLAIN_PEERS_MAX);
 MAP(places, BPF_MAP_TYPE_HASH, __u32, struct place, TAPS_MAX);       /* by ifindex of the tap */
+MAP(budgets, BPF_MAP_TYPE_LRU_HASH, struct budget_key, __u64, BUDGETS_MAX); /* ns: spent until */
 MAP(settings, BPF_MAP_TYPE_ARRAY, __u32, struct settings, 1);
 MAP(counters, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, __u64, REASON_END);
 MAP(scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct flow, 1); /* too large for the stack */
@@ -41,10 +42,18 @@ struct {
 	__uint(max_entries, EMBRYOS_MAX);
 } embryos SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, EVENT_BYTES);
-} events SEC(".maps");
+#define RING(name)                                                                                 \
+	struct {                                                                                   \
+		__uint(type, BPF_MAP_TYPE_RINGBUF);                                                \
+		__uint(max_entries, EVENT_BYTES);                                                  \
+	} name SEC(".maps")
+
+/* What a flow needs now; connections that come and go; frames of guests and for them.  None of them
+ * can take the room of another.
+ */
+RING(events);
+RING(news);
+RING(guests);
 
 /* Not ours: whatever else is attached behind us decides. */
 #define PASS TC_ACT_UNSPEC
@@ -121,71 +130,6 @@ static __always_inline void flow_forget(const struct tuple *kernel, struct flow 
 		bpf_map_delete_elem(&wires, &m->wire);
 	bpf_map_delete_elem(&tifids, &half);
 	bpf_map_delete_elem(&flows, kernel);
-}
-
-/* Opened and ended flows are told without a wake-up: the daemon reads them with the next event or
- * on its own beat, and a connection's set-up does not pay for a context switch.
- */
-static __always_inline void event_flow(__u32 type, const struct tuple *kernel, bool wake)
-{
-	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-
-	if (!e) {
-		count(DROP_EVENT_LOST);
-		return;
-	}
-	e->type = type;
-	e->ifindex = 0;
-	e->at = bpf_ktime_get_ns();
-	e->tuple = *kernel;
-	e->length = 0;
-	e->ether_type = 0;
-	e->from_guest = 0;
-	bpf_ringbuf_submit(e, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
-}
-
-/* The packet from behind the Ethernet header on, as far as there is room for it. */
-static __always_inline void event_copy(struct __sk_buff *skb, __u32 type, const struct tuple *tuple,
-				       __u16 ether_type, bool from_guest)
-{
-	struct event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
-	__u32 length = skb->len - ETH_HLEN;
-
-	if (!e) {
-		count(DROP_EVENT_LOST);
-		return;
-	}
-	if (length > PACKET_MAX)
-		length = PACKET_MAX;
-	if (length < sizeof(struct iphdr) ||
-	    bpf_skb_load_bytes(skb, ETH_HLEN, e->packet, length)) {
-		bpf_ringbuf_discard(e, 0);
-		return;
-	}
-	e->type = type;
-	e->ifindex = skb->ifindex;
-	e->at = bpf_ktime_get_ns();
-	if (tuple)
-		e->tuple = *tuple;
-	else
-		__builtin_memset(&e->tuple, 0, sizeof(e->tuple));
-	e->length = length;
-	e->ether_type = ether_type;
-	e->from_guest = from_guest;
-	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
-}
-
-/* Hands the packet to the daemon; the caller then drops it. */
-static __always_inline void event_packet(struct __sk_buff *skb, const struct packet *p, __u32 type,
-					 const struct tuple *tuple)
-{
-	event_copy(skb, type, tuple, p->ipv6 ? ETH_P_IPV6 : ETH_P_IP, false);
-}
-
-/* What the daemon answers in a guest's stead, or has asked in its name. */
-static __always_inline void event_guest(struct __sk_buff *skb, __u16 ether_type, bool from_guest)
-{
-	event_copy(skb, EVENT_GUEST, 0, ether_type, from_guest);
 }
 
 #endif

@@ -9,6 +9,7 @@
 #ifndef TIFLOW_NEIGHBOUR_H
 #define TIFLOW_NEIGHBOUR_H
 
+#include "event.h"
 #include "place.h"
 
 #define ARP_REQUEST 1
@@ -149,7 +150,7 @@ static __noinline int arp_from_network(struct __sk_buff *skb, const struct place
 		return PASS;
 	/* What the daemon has asked for, or what contradicts what it knows. */
 	if (a.operation == bpf_htons(ARP_REPLY) || arp_ip4(a.sender) == arp_ip4(a.target))
-		event_guest(skb, ETH_P_ARP, false);
+		event_guest(skb, ETH_P_ARP, BUDGET_LAN);
 	return drop(DROP_FOREIGN);
 }
 
@@ -249,7 +250,7 @@ static __noinline int nd_from_guest(struct __sk_buff *skb, const struct packet *
 	    address_is_link_local(&nd.target) && !router)
 		return PASS;
 	if (nd.type == ND_ROUTER_SOLICITATION)
-		event_guest(skb, ETH_P_IPV6, true);
+		event_guest(skb, ETH_P_IPV6, BUDGET_GUEST);
 	if (nd.type == ND_SOLICITATION && address_prefix(&p->tuple.local))
 		return nd_answer(skb, p, &nd, place->gateway6_mac,
 				 bpf_htonl(ND_SOLICITED | ND_OVERRIDE | (router ? ND_ROUTER : 0)),
@@ -281,7 +282,7 @@ static __noinline int nd_from_network(struct __sk_buff *skb, const struct packet
 		return nd_answer(skb, p, &nd, place->guest_mac,
 				 bpf_htonl(ND_SOLICITED | ND_OVERRIDE), IN);
 	if (nd.type == ND_ROUTER_ADVERTISEMENT || (nd.type == ND_ADVERTISEMENT && place_is_away(place)))
-		event_guest(skb, ETH_P_IPV6, false);
+		event_guest(skb, ETH_P_IPV6, BUDGET_LAN);
 	if (!place_is_away(place))
 		return PASS;
 	/* The guest's own questions about the link are answered by the link. */

@@ -12,7 +12,7 @@
 #ifndef TIFLOW_TAKEN_H
 #define TIFLOW_TAKEN_H
 
-#include "maps.h"
+#include "event.h"
 
 #define STUCK_TIMES 3
 #define STUCK_NS 1000000000ULL

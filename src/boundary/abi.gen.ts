@@ -25,6 +25,8 @@ export const LIMIT = {
   EMBRYOS_MAX: 16384,
   HALVES_MAX: 16384,
   EVENT_BYTES: 1048576,
+  EVENT_HEAD: 64,
+  BUDGETS_MAX: 65536,
   PACKET_MAX: 640,
   TAPS_MAX: 4096,
   GUEST_ADDRESSES: 4,
@@ -598,7 +600,8 @@ export const REASON = {
   DROP_ABOVE_WINDOW: 40,
   LEGACY_SIMULTANEOUS_OPEN: 41,
   LEGACY_EVICTED: 42,
-  REASON_END: 43,
+  COUNT_OVER_BUDGET: 43,
+  REASON_END: 44,
 } as const;
 
 export type ReasonClass = 'reason' | 'legacy' | 'drop' | 'count';
@@ -647,6 +650,7 @@ const REASONS = new Map<number, { group: ReasonClass; name: string }>([
   [40, { group: 'drop', name: 'above-window' }],
   [41, { group: 'legacy', name: 'simultaneous-open' }],
   [42, { group: 'legacy', name: 'evicted' }],
+  [43, { group: 'count', name: 'over-budget' }],
 ]);
 
 /** The label of a reason: 'peer-plain', 'held'; its number if this version does not know it. */
@@ -698,6 +702,38 @@ export function encodePlainPeer(value: PlainPeer): Uint8Array {
   writePlainPeer(new DataView(bytes.buffer), value);
   return bytes;
 }
+
+export interface BudgetKey {
+  of: number;
+  kind: number;
+}
+export const BUDGET_KEY_SIZE = 8;
+export const BUDGET_KEY_AT = { of: 0, kind: 4 } as const;
+export function readBudgetKey(view: DataView, at = 0): BudgetKey {
+  return {
+    of: view.getUint32(at, true),
+    kind: view.getUint32(at + 4, true),
+  };
+}
+export function writeBudgetKey(view: DataView, value: BudgetKey, at = 0): void {
+  view.setUint32(at, value.of, true);
+  view.setUint32(at + 4, value.kind, true);
+}
+export function encodeBudgetKey(value: BudgetKey): Uint8Array {
+  const bytes = new Uint8Array(8);
+  writeBudgetKey(new DataView(bytes.buffer), value);
+  return bytes;
+}
+
+export const BUDGET_KIND = {
+  STRAY: 0,
+  FLOW: 1,
+  WIRE: 2,
+  GUEST: 3,
+  DHCP: 4,
+  LAN: 5,
+  STRANDED: 6,
+} as const;
 
 export const EVENT_TYPE = {
   PACKET: 1,

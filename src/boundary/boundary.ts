@@ -60,6 +60,7 @@ export interface OpenOptions {
   objectPath?: string;
 }
 
+const RINGS = ['events', 'news', 'guests'] as const;
 const KEY_ZERO = new Uint8Array(4);
 
 /**
@@ -121,7 +122,7 @@ export class Boundary {
   private constructor(plane: DataPlane) {
     this.#plane = plane;
     this.#programs = tcPrograms(plane.programs);
-    this.#events = new EventReader(plane.maps.events.fd);
+    this.#events = new EventReader(RINGS.map((name) => plane.maps[name].fd));
     this.eventsFd = this.#events.fd;
   }
 

@@ -1,17 +1,18 @@
 /*
- * What the data plane tells the daemon, through the pinned ring buffer.
+ * What the data plane tells the daemon, through the pinned ring buffers.
  *
  * Events that a dead daemon has not read are still there for the next one.
  */
 
 import { lastErrno } from '../libc/errno.js';
 import type { Tuple } from '../wire/tuple.js';
-import { EVENT_AT, EVENT_SIZE, EVENT_TYPE, readTuple } from './abi.gen.js';
+import { EVENT_AT, EVENT_SIZE, EVENT_TYPE, LIMIT, readTuple } from './abi.gen.js';
 import {
   copyMemory,
   libbpfError,
   type Pointer,
   registerSample,
+  ringAdd,
   ringConsume,
   ringEpollFd,
   ringFree,
@@ -61,7 +62,7 @@ const TYPES = new Map<number, BoundaryEvent['type']>([
   [EVENT_TYPE.IN_USE, 'in-use'],
 ]);
 
-/** Reads the ring buffer. */
+/** Reads the ring buffers as one. */
 export class EventReader {
   readonly fd: number;
   #ring: Pointer;
@@ -69,11 +70,15 @@ export class EventReader {
   #bytes = new Uint8Array(EVENT_SIZE);
   #pending: BoundaryEvent[] = [];
 
-  constructor(mapFd: number) {
+  constructor([first = -1, ...others]: number[]) {
     this.#callback = registerSample((_context, bytes, length) => this.#take(bytes, Number(length)));
-    const ring = ringNew(mapFd, this.#callback, null, null);
+    const ring = ringNew(first, this.#callback, null, null);
     if (ring === null) throw libbpfError('open the ring buffer of events', lastErrno());
     this.#ring = ring;
+    for (const fd of others) {
+      const error = ringAdd(ring, fd, this.#callback, null);
+      if (error < 0) throw libbpfError('open another ring buffer of events', error);
+    }
     this.fd = ringEpollFd(ring);
   }
 
@@ -81,7 +86,7 @@ export class EventReader {
   consume(onEvent: (event: BoundaryEvent) => void): number {
     const error = ringConsume(this.#ring);
     if (error < 0) throw libbpfError('read events', error);
-    const events = this.#pending;
+    const events = this.#pending.sort((a, b) => Number(a.at - b.at));
     this.#pending = [];
     for (const event of events) onEvent(event);
     return events.length;
@@ -94,8 +99,8 @@ export class EventReader {
 
   /* Only copies: what handles an event may throw, and libbpf's frames lie between. */
   #take(bytes: Pointer, length: number): number {
-    if (length < EVENT_SIZE) return 0;
-    copyMemory(this.#bytes, bytes, EVENT_SIZE);
+    if (length < LIMIT.EVENT_HEAD) return 0;
+    copyMemory(this.#bytes, bytes, Math.min(length, EVENT_SIZE));
     const event = decode(this.#bytes);
     if (event !== undefined) this.#pending.push(event);
     return 0;

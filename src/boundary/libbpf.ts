@@ -109,6 +109,8 @@ export const ringNew: (
 ) => Pointer | null = libbpf.func(
   'void *ring_buffer__new(int fd, TiflowSample *callback, void *context, void *options)',
 );
+export const ringAdd: (ring: Pointer, fd: number, callback: Pointer, context: null) => number =
+  libbpf.func('int ring_buffer__add(void *ring, int fd, TiflowSample *callback, void *context)');
 export const ringFree: (ring: Pointer) => void = libbpf.func('void ring_buffer__free(void *ring)');
 export const ringConsume: (ring: Pointer) => number = libbpf.func(
   'int ring_buffer__consume(void *ring)',

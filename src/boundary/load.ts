@@ -54,7 +54,10 @@ const MAPS = {
   places: PLACE_SIZE,
   halves: HALF_SIZE,
   counters: 8,
+  budgets: 8,
   events: 0,
+  news: 0,
+  guests: 0,
   settings: SETTINGS_SIZE,
 } as const;
 const PROGRAMS = [

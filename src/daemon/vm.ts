@@ -46,6 +46,8 @@ const SILENT = 'nothing is known of its guest, which has not sent anything yet (
 /* So many attempts may another machine have made for a flow before it comes back to us. */
 const EPOCHS_ELSEWHERE = 64;
 
+const SAVE_EVERY_MS = 1000;
+
 /* Servers come back, and the lease of the former daemon is good for longer than this. */
 const SETTLE_AGAIN_MS = 30_000;
 
@@ -81,6 +83,7 @@ export class Vm {
   /** Counts requests for a place: the last one counts. */
   #requests = 0;
   #again: unknown;
+  #resting: unknown;
   #closing = false;
   #unsaved = false;
 
@@ -289,6 +292,7 @@ export class Vm {
 
   /** Ends what is done here; `release`: and gives up the addresses. */
   async close(o: { release: boolean }): Promise<void> {
+    this.save();
     this.#closing = true;
     if (o.release) {
       if (this.#left) this.#care?.surrender();
@@ -296,7 +300,9 @@ export class Vm {
       await this.#care?.release();
       this.forget();
     }
-    if (this.#again !== undefined) this.#o.clock.clearTimer(this.#again);
+    for (const timer of [this.#again, this.#resting]) {
+      if (timer !== undefined) this.#o.clock.clearTimer(timer);
+    }
     this.#care?.close();
   }
 
@@ -393,7 +399,7 @@ export class Vm {
         toNetwork: (frame) => trySend(() => sender.toNetwork(this.tap, frame)),
       },
       ...{ clock, mac, random: random32, standIn: macFromBytes(DAEMON_MAC) },
-      onState: () => this.#save(),
+      onState: () => this.#saveSoon(),
       onOutside: (outside) => this.#beCalled(outside),
       onGatewayMac: (which, gateway) => {
         const place = boundary.place(this.tap);
@@ -416,6 +422,17 @@ export class Vm {
   /** Writes down what the next daemon has to know, if the last time failed. */
   save(): void {
     if (this.#unsaved) this.#save();
+  }
+
+  /* What a guest says of itself may change with each of its frames: so often only it is written. */
+  #saveSoon(): void {
+    this.#unsaved = true;
+    if (this.#resting !== undefined) return;
+    this.#save();
+    this.#resting = this.#o.clock.setTimer(SAVE_EVERY_MS, () => {
+      this.#resting = undefined;
+      if (this.#unsaved) this.#saveSoon();
+    });
   }
 
   /* The disk may be full: the guest is served all the same. */

@@ -7,7 +7,7 @@ import { getTracked, NETLINK_NETFILTER } from './conntrack.js';
 import type { Netlink } from './netlink.js';
 
 /* No such connection; no connection tracking in this kernel; not for us to see. */
-const NOT_TRACKED = ['ENOENT', 'EPROTONOSUPPORT', 'EOPNOTSUPP', 'EINVAL', 'EPERM'];
+const NOT_TRACKED = ['ENOENT', 'EPROTONOSUPPORT', 'ENOTSUP', 'EINVAL', 'EPERM'];
 
 /** Whether packets of this tuple, as it is on the wire, belong to a tracked connection. */
 export function isTracked(netlink: Netlink, t: Tuple): boolean {

@@ -10,6 +10,7 @@ import { packetOf } from './data-plane.js';
 import {
   AWAY,
   both,
+  dhcp,
   type Ends,
   endsOf,
   etherFrame,
@@ -316,7 +317,7 @@ both('DHCP is between the guest and the daemon', (f) => {
   for (const d of ['out', 'in'] as const) {
     const ports: [number, number] = d === 'out' ? [client, server] : [server, client];
     const guest = d === 'out' ? INSIDE[f] : OUTSIDE[f];
-    const message = ipMessage(endsOf(d, guest, HOME_GATEWAY[f]), UDP, udp(pattern(300), ports));
+    const message = ipMessage(endsOf(d, guest, HOME_GATEWAY[f]), UDP, udp(dhcp(300), ports));
     tap.drops(d, frame(d, message), 'foreign');
     assert.deepEqual(tap.told(), [[d === 'out', type, message]]);
   }

@@ -155,11 +155,28 @@ function handedUp(there: View, line: string): void {
 
 both('TI_SYNC, TI_CONFIRM and TI_RST go to the daemon, with inside addresses', (f) => {
   const flow = movedFlow(f);
-  for (const there of [outside(guestView(f)), flow.there, outside(flow.kernel)]) {
+  for (const there of [flow.there, outside(flow.kernel)]) {
     handedUp(there, `S  0:0(0) win 1 <mss 1460,${SYNC}>`);
   }
+  const { initiator, responder } = tap.plane.boundary.flow(flow.kernel.tuple) ?? {};
+  const hex = (half = 0): string => half.toString(16).padStart(8, '0');
+  const named = SYNC.replace(/[0-9a-f]{16}/, hex(initiator?.tifidHalf) + hex(responder?.tifidHalf));
+  handedUp(outside(guestView(f)), `S  0:0(0) win 1 <mss 1460,${named}>`);
   handedUp(flow.there, `A  5001:5001(0) ack 1001 win 1 <nop,${CONFIRM}>`);
   handedUp(flow.there, `R  5001:5001(0) win 0 <${TI_RST}>`);
+});
+
+both('a guest that does it itself: synchronizations of its own flows get to it', (f) => {
+  const view = guestView(f);
+  const there = outside(view);
+  for (const line of [
+    `S  0:0(0) win 1 <mss 1460,${SYNC}>`,
+    `A  1:1(0) ack 1 win 1 <nop,${CONFIRM}>`,
+    `R  1:1(0) win 0 <${TI_RST}>`,
+  ]) {
+    const outcome = tap.line(there, 'in', line, line, view);
+    assert.ok(outcome.counted.includes('end-to-end'));
+  }
 });
 
 both('a wire that is being synchronized: all that comes is for the daemon', (f) => {

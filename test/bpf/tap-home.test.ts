@@ -12,6 +12,7 @@ import { anyPacket } from '../wire/arbitrary.js';
 import { type Direction, frameOf, PEER_OPEN, packetOf } from './data-plane.js';
 import {
   both,
+  dhcp,
   endsOf,
   etherFrame,
   frame,
@@ -190,11 +191,21 @@ test('an ARP probe, from nowhere, teaches nothing', () => {
   }
 });
 
+test("answers to others, of which a whole network's are broadcast, are not told", () => {
+  tap.told();
+  for (const d of ['out', 'in'] as const) {
+    const ports: [number, number] = d === 'out' ? [68, 67] : [67, 68];
+    const message = udp(dhcp(300, OTHER_MAC), ports);
+    tap.passes(d, frame(d, ipMessage(endsOf(d, INSIDE[4], ROUTER[4]), UDP, message)));
+  }
+  assert.deepEqual(tap.told(), []);
+});
+
 both('DHCP is copied for the daemon, and passes', (f) => {
   const [server, client] = f === 4 ? [67, 68] : [547, 546];
   const message = (d: Direction) => {
     const ports: [number, number] = d === 'out' ? [client, server] : [server, client];
-    return ipMessage(endsOf(d, INSIDE[f], ROUTER[f]), UDP, udp(pattern(300), ports));
+    return ipMessage(endsOf(d, INSIDE[f], ROUTER[f]), UDP, udp(dhcp(300), ports));
   };
   tap.told();
   for (const d of ['out', 'in'] as const) {
@@ -203,11 +214,7 @@ both('DHCP is copied for the daemon, and passes', (f) => {
     assert.deepEqual(tap.told(), [[d === 'out', type, message(d)]]);
   }
   // Only so far as there is room, and only between these ports.
-  const long = ipMessage(
-    endsOf('in', INSIDE[f], ROUTER[f]),
-    UDP,
-    udp(pattern(900), [server, client]),
-  );
+  const long = ipMessage(endsOf('in', INSIDE[f], ROUTER[f]), UDP, udp(dhcp(900), [server, client]));
   tap.passes('in', frame('in', long));
   assert.deepEqual(tap.told()[0]?.[2], long.slice(0, 640));
   const relay = ipMessage(

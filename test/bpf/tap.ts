@@ -169,6 +169,13 @@ export const ipMessage = (
 export const pattern = (length: number, from = 0): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => ((from + i) * 31 + 7) & 0xff);
 
+/** As much of a DHCP message as tells whose it is: chaddr is at 28. */
+export function dhcp(length: number, chaddr = GUEST_MAC): Uint8Array {
+  const bytes = pattern(length);
+  bytes.set(chaddr, 28);
+  return bytes;
+}
+
 export function udp(payload: Uint8Array, ports: [number, number] = [5353, 4000]): Uint8Array {
   const bytes = new Uint8Array(8 + payload.length);
   const view = new DataView(bytes.buffer);

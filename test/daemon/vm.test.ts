@@ -22,8 +22,10 @@ import { addressMove } from '../../src/daemon/vm-view.js';
 import { type GuestState, unknownGuest } from '../../src/guest/identity.js';
 import { PlaceError } from '../../src/guest/request.js';
 import { type Address, address } from '../../src/wire/address.js';
+import { DHCP_OPTION, EVERYBODY, encodeDhcp, NOBODY } from '../../src/wire/dhcp.js';
 import { mac } from '../../src/wire/ethernet.js';
 import { type Tuple, tupleKey } from '../../src/wire/tuple.js';
+import { dhcpOf } from '../guest/guest.js';
 import { FakeClock } from '../sim/fake-clock.js';
 import { temporaryDirectory } from './temporary.js';
 import { flowOf, GUEST_MAC, INSIDE, OUTSIDE, read, TAP, tupleOf } from './vm-fixture.js';
@@ -469,4 +471,25 @@ test('detached: flows, place and record are gone, and it answers no more', async
   assert.deepEqual([m.tables.places.size, m.tables.plain().length], [0, 0]);
   assert.equal(readRecord(m.runDir, 'vnet0', TAP), undefined);
   await assert.rejects(m.vm.guest(), RequestError);
+});
+
+test('a guest that tells another name with each frame: on record once a second, and the last', async (t) => {
+  const m = machine(t);
+  m.vm.isOf(GUEST_MAC);
+  const names = new Set<string | undefined>();
+  const tell = (name: string) => {
+    const said = [{ code: DHCP_OPTION.HOST_NAME, bytes: Buffer.from(name) }];
+    const message = { ...dhcpOf('discover', said), chaddr: GUEST_MAC };
+    const packet = encodeDhcp({ source: NOBODY, destination: EVERYBODY, message });
+    m.vm.packet({ etherType: 0x0800, fromGuest: true, packet });
+    names.add(readRecord(m.runDir, 'vnet0', TAP)?.guest.dhcp.host_name);
+  };
+  for (let n = 0; n < 100; n++) tell(`vm${n}`);
+  assert.deepEqual([...names], [Buffer.from('vm0').toString('hex')]);
+  await m.pass(1000);
+  const recorded = () => readRecord(m.runDir, 'vnet0', TAP)?.guest.dhcp.host_name;
+  assert.equal(recorded(), Buffer.from('vm99').toString('hex'));
+  tell('last');
+  m.restart();
+  assert.equal(recorded(), Buffer.from('last').toString('hex'));
 });
