@@ -38,15 +38,9 @@ import { isBpffs, pinDirectory, umountBpffs } from './bpffs.js';
 import { type Command, type CommandResult, runCommand } from './command.js';
 import { type BoundaryEvent, EventReader } from './events.js';
 import { possibleCpus } from './libbpf.js';
-import {
-  adoptAnyPrograms,
-  type DataPlane,
-  DEFAULT_OBJECT,
-  isPinned,
-  type Limits,
-  openDataPlane,
-} from './load.js';
+import { type DataPlane, DEFAULT_OBJECT, isPinned, type Limits, openDataPlane } from './load.js';
 import { BPF_NOEXIST } from './map.js';
+import { openAnyPrograms, openFormer, unpinPrograms } from './programs.js';
 import { type TestOptions, type TestVerdict, testProgram } from './test-run.js';
 
 export type { Flow, Mapping, Place, Plain, Settings, Wire } from './abi.gen.js';
@@ -92,9 +86,15 @@ export class Boundary {
   #programs: Record<Placement, TcPrograms>;
   #events: EventReader;
 
-  /** Adopts what is pinned under `runDir`, or loads and pins it.  Throws SystemError. */
+  /**
+   * Adopts what is pinned under `runDir`, or loads and pins it.  Where programs of another object
+   * are pinned, those of this one take their place, under live flows.  Throws SystemError.
+   */
   static open(o: OpenOptions): Boundary {
-    return new Boundary(openDataPlane(o.runDir, o.objectPath ?? DEFAULT_OBJECT, o.limits ?? {}));
+    const plane = openDataPlane(o.runDir, o.objectPath ?? DEFAULT_OBJECT, o.limits ?? {});
+    const boundary = new Boundary(plane);
+    boundary.#replaceFormer(pinDirectory(o.runDir));
+    return boundary;
   }
 
   /** Whether a boundary is pinned there. */
@@ -106,15 +106,12 @@ export class Boundary {
   static remove(runDir: string): void {
     const directory = pinDirectory(runDir);
     if (isBpffs(directory) && isPinned(runDir)) {
-      const programs = adoptAnyPrograms(directory);
-      for (const placement of PLACEMENTS) {
-        const egress = programs[`${PREFIXES[placement]}_egress`];
-        const ingress = programs[`${PREFIXES[placement]}_ingress`];
-        if (egress === undefined || ingress === undefined) continue;
-        const pair = { egress, ingress };
-        for (const name of attachedTo(pair)) detach(name, pair);
+      for (const { programs } of openAnyPrograms(directory)) {
+        for (const [, pair] of pairsOf(programs)) {
+          for (const name of attachedTo(pair)) detach(name, pair);
+        }
+        for (const fd of Object.values(programs)) closeFd(fd);
       }
-      for (const fd of Object.values(programs)) closeFd(fd);
     }
     umountBpffs(directory);
   }
@@ -124,6 +121,16 @@ export class Boundary {
     this.#programs = tcPrograms(plane.programs);
     this.#events = new EventReader(RINGS.map((name) => plane.maps[name].fd));
     this.eventsFd = this.#events.fd;
+  }
+
+  /** Which object its programs are of. */
+  get object(): string {
+    return this.#plane.object;
+  }
+
+  /** Why they are not of the object that is built; undefined: they are. */
+  get refused(): unknown {
+    return this.#plane.refused;
   }
 
   /**
@@ -347,6 +354,21 @@ export class Boundary {
     return testProgram(this.#programs[placement][program], frame, o);
   }
 
+  /* On each interface without a moment between the two; what has no successor stays. */
+  #replaceFormer(directory: string): void {
+    try {
+      for (const { object, programs } of openFormer(directory, this.object)) {
+        for (const [placement, pair] of pairsOf(programs)) {
+          for (const name of attachedTo(pair)) attach(name, this.#programs[placement], pair);
+        }
+        for (const fd of Object.values(programs)) closeFd(fd);
+        unpinPrograms(directory, object);
+      }
+    } catch (error) {
+      this.#plane.refused = error;
+    }
+  }
+
   #putWire(wire: Tuple, entry: Wire): boolean {
     return this.#plane.maps.wires.set(encodeTuple(wire), encodeWire(entry));
   }
@@ -359,6 +381,15 @@ export class Boundary {
 
 const placementsOf = (placement: Placement | undefined): Placement[] =>
   placement === undefined ? ['host', 'gateway'] : [placement];
+
+/** Of a set that may be another version's. */
+function pairsOf(programs: Partial<DataPlane['programs']>): [Placement, TcPrograms][] {
+  return PLACEMENTS.flatMap((placement) => {
+    const egress = programs[`${PREFIXES[placement]}_egress`];
+    const ingress = programs[`${PREFIXES[placement]}_ingress`];
+    return egress === undefined || ingress === undefined ? [] : [[placement, { egress, ingress }]];
+  });
+}
 
 const tcPrograms = (programs: DataPlane['programs']): Record<Placement, TcPrograms> => ({
   host: { egress: programs.boundary_egress, ingress: programs.boundary_ingress },

@@ -53,11 +53,19 @@ export function umountBpffs(directory: string): void {
   if (existsSync(directory)) rmdirSync(directory);
 }
 
-/** Removes every pin in a bpffs. */
+/** Removes every pin in a bpffs, or in a directory of one, and the directories below it. */
 export function unpinAll(directory: string): void {
-  // The kernel puts maps.debug and progs.debug into every bpffs and lets no one remove them.
-  const pins = readdirSync(directory).filter((name) => !name.endsWith('.debug'));
-  for (const name of pins) unlinkSync(join(directory, name));
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    // The kernel puts maps.debug and progs.debug into every bpffs and lets no one remove them.
+    if (entry.name.endsWith('.debug')) continue;
+    if (entry.isDirectory()) {
+      unpinAll(path);
+      rmdirSync(path);
+    } else {
+      unlinkSync(path);
+    }
+  }
 }
 
 function makeDirectory(directory: string): void {

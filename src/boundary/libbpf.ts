@@ -40,6 +40,10 @@ export const mapSetMaxEntries: (map: Pointer, entries: number) => number = libbp
   'int bpf_map__set_max_entries(void *map, uint32_t entries)',
 );
 export const mapFd: (map: Pointer) => number = libbpf.func('int bpf_map__fd(void *map)');
+/** The map is to be this one, that exists already. */
+export const mapReuse: (map: Pointer, fd: number) => number = libbpf.func(
+  'int bpf_map__reuse_fd(void *map, int fd)',
+);
 export const mapPin: (map: Pointer, path: string) => number = libbpf.func(
   'int bpf_map__pin(void *map, const char *path)',
 );

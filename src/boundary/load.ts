@@ -2,14 +2,20 @@
  * The data plane's way into the kernel and back into our hands: load and pin, or adopt what a
  * former daemon pinned.
  *
- * `settings` is pinned last and marks a complete set: a daemon that died halfway leaves
+ * `settings` is pinned last and marks that all is there: a daemon that died halfway leaves
  * pins without it, which the next one replaces.  Nothing is attached before that.
+ *
+ * An upgrade brings another object of the same ABI.  Its programs are loaded with the maps that are
+ * pinned, so that flows and moves go on; they are attached in the place of the former ones
+ * (boundary.ts), which are unpinned only then.  Whoever dies in between leaves two whole sets, and
+ * the next one goes on there.  An object that the kernel refuses changes nothing.
  */
 import { existsSync } from 'node:fs';
 import { release } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ERRNO, lastErrno, SystemError } from '../libc/errno.js';
+import { closeFd } from '../libc/socket.js';
 import {
   ABI_VERSION,
   FLOW_SIZE,
@@ -29,18 +35,24 @@ import {
   libbpfError,
   mapFd,
   mapPin,
+  mapReuse,
   mapSetMaxEntries,
   objectClose,
-  objectGet,
   objectLoad,
   objectMap,
   objectOpen,
-  objectProgram,
   type Pointer,
-  programPin,
   update,
 } from './libbpf.js';
 import { BPF_ANY, BpfMap } from './map.js';
+import {
+  objectName,
+  openPin,
+  openPrograms,
+  type ProgramName,
+  pinnedObjects,
+  pinPrograms,
+} from './programs.js';
 
 /** Maps by their names in the data plane and the sizes of their values; `settings` last. */
 const MAPS = {
@@ -60,26 +72,19 @@ const MAPS = {
   guests: 0,
   settings: SETTINGS_SIZE,
 } as const;
-const PROGRAMS = [
-  'boundary_egress',
-  'boundary_ingress',
-  'gateway_egress',
-  'gateway_ingress',
-  'tap_egress',
-  'tap_ingress',
-  'boundary_command',
-] as const;
-
 /** Ring buffer 5.8, bpf_loop 5.17: the newest of what the programs use. */
 const KERNEL_MIN = [5, 17] as const;
 
 export type MapName = keyof typeof MAPS;
-export type ProgramName = (typeof PROGRAMS)[number];
 
 /** Descriptors of the loaded data plane. */
 export interface DataPlane {
   maps: Record<MapName, BpfMap>;
   programs: Record<ProgramName, number>;
+  /** Which object the programs are of (programs.ts). */
+  object: string;
+  /** Why those of the object that is built are not in its place. */
+  refused: unknown;
 }
 
 export interface Limits {
@@ -95,11 +100,16 @@ export const DEFAULT_OBJECT = fileURLToPath(
 export const isPinned = (runDir: string): boolean =>
   existsSync(join(pinDirectory(runDir), 'settings'));
 
-/** The pinned data plane, loaded first if there is none.  Throws SystemError. */
+/**
+ * The pinned data plane with the programs of this object, loaded first if they are not pinned.
+ * Throws SystemError; not if there are others, with which it goes on.
+ */
 export function openDataPlane(runDir: string, objectPath: string, limits: Limits): DataPlane {
   const directory = pinDirectory(runDir);
   mountBpffs(directory);
-  if (!isPinned(runDir)) {
+  if (isPinned(runDir)) {
+    checkVersion(directory);
+  } else {
     unpinAll(directory);
     try {
       loadAndPin(directory, objectPath, limits);
@@ -108,38 +118,33 @@ export function openDataPlane(runDir: string, objectPath: string, limits: Limits
       throw error;
     }
   }
-  return adopt(directory);
+  const current = loadOther(directory, objectPath);
+  return { ...adopt(directory, current.object), ...current };
+}
+
+/** Which object to go on with. */
+function loadOther(directory: string, objectPath: string): { object: string; refused: unknown } {
+  const pinned = pinnedObjects(directory);
+  try {
+    const object = objectName(objectPath);
+    if (!pinned.includes(object)) loadAndPin(directory, objectPath, {});
+    return { object, refused: undefined };
+  } catch (error) {
+    const [former] = pinned;
+    if (former === undefined) throw error;
+    return { object: former, refused: error };
+  }
 }
 
 /** Descriptors of what is pinned.  Throws if it is not of this version. */
-export function adopt(directory: string): DataPlane {
-  checkVersion(directory);
+function adopt(directory: string, object: string): Pick<DataPlane, 'maps' | 'programs'> {
   const maps = Object.fromEntries(
     Object.keys(MAPS).map((name) => [name, new BpfMap(openPin(directory, name), name)]),
   ) as Record<MapName, BpfMap>;
   for (const [name, size] of Object.entries(MAPS)) {
     if (size !== maps[name as MapName].valueSize) throw wrongVersion(directory, `of map ${name}`);
   }
-  return { maps, programs: adoptPrograms(directory) };
-}
-
-/** The descriptors of those programs that are pinned: another version has others. */
-export function adoptAnyPrograms(directory: string): Partial<Record<ProgramName, number>> {
-  const pinned = PROGRAMS.filter((name) => existsSync(join(directory, name)));
-  return Object.fromEntries(pinned.map((name) => [name, openPin(directory, name)]));
-}
-
-function adoptPrograms(directory: string): Record<ProgramName, number> {
-  return Object.fromEntries(PROGRAMS.map((name) => [name, openPin(directory, name)])) as Record<
-    ProgramName,
-    number
-  >;
-}
-
-function openPin(directory: string, name: string): number {
-  const fd = objectGet(join(directory, name));
-  if (fd < 0) throw new SystemError(`open pinned ${name} in ${directory}`, -fd);
-  return fd;
+  return { maps, programs: openPrograms(directory, object) };
 }
 
 /** The version is the first field of `settings` in all versions. */
@@ -157,6 +162,7 @@ const wrongVersion = (directory: string, detail: string): SystemError =>
     hint: `it has another layout: ${detail}.  Run \`tiflow down\` first; its moved flows will end`,
   });
 
+/** Maps that are pinned are used again, those that are not are pinned as well. */
 function loadAndPin(directory: string, objectPath: string, limits: Limits): void {
   clearLog();
   const object = objectOpen(objectPath, null);
@@ -164,12 +170,22 @@ function loadAndPin(directory: string, objectPath: string, limits: Limits): void
     const hint = 'is it built?  `make build` builds it';
     throw libbpfError(`open the data plane ${objectPath}`, lastErrno(), hint);
   }
+  const isThere = (name: string) => existsSync(join(directory, name));
+  const fresh = (Object.keys(MAPS) as MapName[]).filter((name) => !isThere(name));
   try {
+    for (const name of Object.keys(MAPS)) if (isThere(name)) reuseMap(object, directory, name);
     setLimits(object, limits);
     const error = objectLoad(object);
     if (error !== 0) throw libbpfError(`load the data plane ${objectPath}`, error, loadHint(error));
+    pinMaps(
+      object,
+      directory,
+      fresh.filter((name) => name !== 'settings'),
+    );
+    pinPrograms(object, directory, objectName(objectPath));
+    if (!fresh.includes('settings')) return;
     writeVersion(object);
-    pin(object, directory);
+    pinMaps(object, directory, ['settings']);
   } finally {
     objectClose(object);
   }
@@ -178,6 +194,20 @@ function loadAndPin(directory: string, objectPath: string, limits: Limits): void
 /* Most of a small table is for those who have shown that they exist. */
 const embryosOf = (flows: number): number =>
   Math.max(1, Math.min(LIMIT.EMBRYOS_MAX, Math.floor(flows / 4)));
+
+function reuseMap(object: Pointer, directory: string, name: string): void {
+  const fd = openPin(directory, name);
+  const error = mapReuse(mapOf(object, name as MapName), fd); // which it duplicates
+  closeFd(fd);
+  if (error !== 0) throw libbpfError(`use map ${name} again`, error);
+}
+
+function pinMaps(object: Pointer, directory: string, names: readonly MapName[]): void {
+  for (const name of names) {
+    const error = mapPin(mapOf(object, name), join(directory, name));
+    if (error !== 0) throw libbpfError(`pin ${name} in ${directory}`, error);
+  }
+}
 
 function setLimits(object: Pointer, limits: Limits): void {
   const entries: [MapName, number | undefined][] = [
@@ -201,19 +231,6 @@ function writeVersion(object: Pointer): void {
   const fd = mapFd(mapOf(object, 'settings'));
   const error = update(fd, new Uint8Array(4), settings, BPF_ANY);
   if (error !== 0) throw libbpfError('write the version of the data plane', error);
-}
-
-function pin(object: Pointer, directory: string): void {
-  for (const name of PROGRAMS) {
-    const program = objectProgram(object, name);
-    if (program === null) throw new Error(`the data plane has no program ${name}`);
-    const error = programPin(program, join(directory, name));
-    if (error !== 0) throw libbpfError(`pin ${name} in ${directory}`, error);
-  }
-  for (const name of Object.keys(MAPS) as MapName[]) {
-    const error = mapPin(mapOf(object, name), join(directory, name));
-    if (error !== 0) throw libbpfError(`pin ${name} in ${directory}`, error);
-  }
 }
 
 function mapOf(object: Pointer, name: MapName): Pointer {

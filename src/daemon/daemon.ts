@@ -166,6 +166,12 @@ class Daemon implements DaemonControl {
     this.#raw = new RawSender(config.mark);
     this.#taps = new TapSender(tapMarks(config.mark));
     this.#outlet = new DaemonOutlet({ boundary, raw: this.#raw, taps: this.#taps });
+    if (boundary.refused !== undefined) {
+      log.warn(
+        { err: boundary.refused, loaded: boundary.object },
+        'the data plane of before goes on',
+      );
+    }
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
     this.#care = new LinkCare({
       ...{ boundary, emit, log, runDir: config.runDir, renew: config.renew },

@@ -12,6 +12,7 @@ import { Boundary } from '../../src/boundary/boundary.js';
 import { pinDirectory } from '../../src/boundary/bpffs.js';
 import { objectGet } from '../../src/boundary/libbpf.js';
 import { BpfMap } from '../../src/boundary/map.js';
+import { pinnedObjects } from '../../src/boundary/programs.js';
 import { SystemError } from '../../src/libc/errno.js';
 import { ownNetwork, run, vethPair } from '../libc/own-network.js';
 import { hasMounts, runDirectory } from './runtime-directory.js';
@@ -107,7 +108,8 @@ test('attached in both directions, once, and found by the next daemon', () => {
 test('foreign filters stay, and so does the clsact that they are on', () => {
   const [runDir, foreign] = [runDirectory(), runDirectory()];
   Boundary.open({ runDir: foreign }).close();
-  const program = join(pinDirectory(foreign), 'boundary_egress');
+  const [object = ''] = pinnedObjects(pinDirectory(foreign));
+  const program = join(pinDirectory(foreign), `programs-${object}`, 'boundary_egress');
   run('tc', 'qdisc', 'add', 'dev', a, 'clsact');
   run(
     'tc',

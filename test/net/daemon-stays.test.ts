@@ -5,15 +5,26 @@
  */
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  cpSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { DaemonClient } from '../../src/daemon/client.js';
 import type { StatusView } from '../../src/daemon/view.js';
 import { ownName } from '../../src/lab/own-name.js';
 import { until } from '../../src/lab/wait.js';
+import { buildVariant } from '../boundary/variant.js';
 
 const path = (file: string): string => fileURLToPath(new URL(file, import.meta.url));
 const MAIN = path('../../src/cli/main.js');
@@ -59,22 +70,26 @@ function flap(): void {
 }
 
 /** A daemon in the foreground on the host, and what can be asked of it; gone with the test. */
-function daemon(t: TestContext, o: { toml?: string; preload?: string; host?: string } = {}) {
+function daemon(
+  t: TestContext,
+  o: { toml?: string; preload?: string; host?: string; main?: string; runDir?: string } = {},
+) {
   const directory = mkdtempSync(join(tmpdir(), `tiflow-stays-${process.pid}-`));
-  const runDir = join(directory, 'run');
+  const runDir = o.runDir ?? join(directory, 'run');
+  const main = o.main ?? MAIN;
   const config = join(directory, 'tiflow.toml');
   writeFileSync(config, `run_dir = "${runDir}"\ngive_up = "3s"\n${o.toml ?? ''}\n`);
   const netns = `--net=/run/netns/${o.host ?? HOST}`;
   const preload = o.preload === undefined ? [] : ['--import', path(o.preload)];
   const tiflow = (...args: string[]) => {
-    const command = [netns, '--', process.execPath, ...preload, MAIN, ...args];
+    const command = [netns, '--', process.execPath, ...preload, main, ...args];
     return spawnSync('nsenter', command, { encoding: 'utf8' });
   };
   const log = join(directory, 'log');
   const stderr = openSync(log, 'a');
   const process_ = spawn(
     'nsenter',
-    [netns, '--', process.execPath, ...preload, MAIN, 'daemon', '--config', config],
+    [netns, '--', process.execPath, ...preload, main, 'daemon', '--config', config],
     { stdio: ['ignore', 'ignore', stderr] },
   );
   closeSync(stderr);
@@ -195,4 +210,78 @@ test('a mistake of ours ends it, with its listener open', async (t) => {
   await until('it to end', () => stuck.process.exitCode !== null);
   assert.equal(stuck.process.exitCode, 1);
   assert.match(stuck.log(), /a mistake of ours/);
+});
+
+/** What an upgrade installs: this version with another build of the data plane. */
+function installed(t: TestContext): string {
+  const directory = mkdtempSync(join(tmpdir(), `tiflow-stays-${process.pid}-`));
+  t.after(() => rmSync(directory, { recursive: true, force: true }));
+  const root = path('../../../');
+  cpSync(join(root, 'dist/src'), join(directory, 'dist/src'), { recursive: true });
+  for (const name of ['package.json', 'node_modules']) {
+    symlinkSync(join(root, name), join(directory, name));
+  }
+  renameSync(dirname(buildVariant(directory)), join(directory, 'bpf'));
+  return join(directory, 'dist/src/cli/main.js');
+}
+
+/** A connection from the host to its peer that says something all the time; how often, so far. */
+function talk(t: TestContext): () => number {
+  const listen = `require('net').createServer((s) => s.pipe(s).on('error', () => {})).listen(7001)`;
+  const connect = `(function again() {
+    const s = require('net').connect(7001, '10.0.1.1').on('error', () => setTimeout(again, 100));
+    s.on('connect', () => s.write('x'));
+    s.on('data', () => { process.stdout.write('x'); setTimeout(() => s.write('x'), 5) });
+  })()`;
+  let heard = 0;
+  for (const [host, script] of [
+    [PEER, listen],
+    [HOST, connect],
+  ] as const) {
+    const child = spawn('nsenter', [`--net=/run/netns/${host}`, process.execPath, '-e', script]);
+    child.stdout.on('data', (bytes: Buffer) => {
+      heard += bytes.length;
+    });
+    t.after(() => child.kill());
+  }
+  return () => heard;
+}
+
+test('an upgrade replaces the data plane under a connection that has moved', async (t) => {
+  const toml = 'interfaces = ["eth0"]';
+  const peer = daemon(t, { toml, host: PEER });
+  await peer.shows('the daemon of the peer', isAttached);
+  const former = daemon(t, { toml });
+  await former.shows('the daemon', isAttached);
+  const heard = talk(t);
+  const goesOn = async (when: string) => {
+    const before = heard();
+    await until(`the connection to go on ${when}`, () => heard() > before + 20);
+  };
+  await goesOn('at first');
+  ip(HOST, 'addr del 10.0.1.2/24 dev eth0');
+  ip(HOST, 'addr add 10.0.1.3/24 dev eth0');
+  t.after(() => {
+    ip(HOST, 'addr del 10.0.1.3/24 dev eth0');
+    ip(HOST, 'addr replace 10.0.1.2/24 dev eth0');
+  });
+  await former.shows('it to move', ({ flows }) => flows.moved === 1 && flows.moving === 0);
+  await goesOn('after its move');
+  const programs = () => on(HOST, 'tc', 'filter', 'show', 'dev', 'eth0', 'egress');
+  const before = programs();
+
+  const main = installed(t);
+  former.process.kill('SIGTERM');
+  await ended(former.process);
+  const next = daemon(t, { toml, main, runDir: former.runDir });
+  const asked = () => next.tiflow('doctor', 'eth0', '--run-dir', former.runDir).stdout;
+  await next.shows('the next daemon', isAttached);
+  assert.notEqual(programs(), before);
+  assert.match(asked(), /^ok +data-plane\.loaded/m);
+  assert.match(
+    former.tiflow('doctor', 'eth0', '--run-dir', former.runDir).stdout,
+    /^warn +data-plane\.loaded +[0-9a-f]+ is loaded, [0-9a-f]+ is built/m,
+  );
+  await goesOn('with the new data plane');
+  await next.shows('the flow', ({ flows }) => flows.moved === 1);
 });

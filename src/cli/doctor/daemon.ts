@@ -13,7 +13,8 @@ export async function checkDaemon(
 ): Promise<{ checks: Check[]; status: StatusView | undefined }> {
   try {
     const status = await new DaemonClient(runDir).status();
-    return { checks: describeDaemon(status, tiflowVersion()), status };
+    const checks = [...describeDaemon(status, tiflowVersion()), ...(await checkLoaded(runDir))];
+    return { checks, status };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
     if (!(error instanceof DaemonNotRunning)) {
@@ -21,7 +22,8 @@ export async function checkDaemon(
       return { checks: [check], status: undefined };
     }
     const absence = describeAbsence(runDir, await isPinned(runDir));
-    return { checks: [absence, ...(await checkLeftovers(absence))], status: undefined };
+    const checks = [absence, ...(await checkLoaded(runDir)), ...(await checkLeftovers(absence))];
+    return { checks, status: undefined };
   }
 }
 
@@ -49,6 +51,29 @@ async function isPinned(runDir: string): Promise<boolean> {
   } catch {
     return false;
   }
+}
+
+/* An upgrade that was installed and not started, or whose programs the kernel has refused. */
+async function checkLoaded(runDir: string): Promise<Check[]> {
+  if (!(await isPinned(runDir))) return [];
+  const { DEFAULT_OBJECT } = await import('../../boundary/load.js');
+  if (!existsSync(DEFAULT_OBJECT)) return []; // which has its own check
+  const { objectName, pinnedObjects } = await import('../../boundary/programs.js');
+  const { pinDirectory } = await import('../../boundary/bpffs.js');
+  return [describeLoaded(pinnedObjects(pinDirectory(runDir)), objectName(DEFAULT_OBJECT))];
+}
+
+/** `loaded`: the objects whose programs are pinned; `built`: the one that should be. */
+export function describeLoaded(loaded: readonly string[], built: string): Check {
+  const name = 'data-plane.loaded';
+  const [only, ...more] = loaded;
+  if (only === built && more.length === 0) return ok(name, `what is built (${built})`);
+  const text = `${loaded.join(', ') || 'an old layout'} is loaded, ${built} is built`;
+  return warn(
+    name,
+    text,
+    'restart the daemon (flows go on meanwhile); its log says why, if it stays so',
+  );
 }
 
 /** `own`: the version of the command that asks. */
