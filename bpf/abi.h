@@ -387,7 +387,7 @@ struct settings {
 	__u32 abi_version;
 	__u32 mark;            /* set on packets for a retained address */
 	__u32 mark_guest;      /* on a tap: the daemon's own, for the guest */
-	__u32 mark_network;    /* on a tap: the daemon's own, as if the guest had sent it */
+	__u32 mark_network;    /* the daemon's own, as if guest or own kernel had sent it */
 	__u32 mark_verbatim;   /* the same, but its addresses are outside ones already */
 	__u32 rst_silent_ms;   /* a bare RST after so much silence is quarantined */
 	__u32 plain_peer_ttl_s;

@@ -471,10 +471,31 @@ static __always_inline int icmp_any(struct __sk_buff *skb, const struct packet *
 	return PASS;
 }
 
+/* A mark that is not set marks nothing. */
+static __always_inline bool is_marked(const struct __sk_buff *skb, __u32 mark)
+{
+	return mark && skb->mark == mark;
+}
+
+/* The daemon's own packets come as frames for nobody, so that netfilter does not see them.  By which
+ * next hop they leave is for the kernel to say; then they come by here once more.
+ */
+static __always_inline bool is_for_next_hop(struct __sk_buff *skb)
+{
+	struct settings *s = skb->mark ? settings_read() : 0;
+
+	if (!s || !is_marked(skb, s->mark_network))
+		return false;
+	skb->mark = 0;
+	return true;
+}
+
 static __always_inline int host_egress(struct __sk_buff *skb, bool gateway)
 {
 	struct packet p;
 
+	if (is_for_next_hop(skb))
+		return bpf_redirect_neigh(skb->ifindex, 0, 0, 0);
 	packet_parse(skb, &p, OUT);
 	p.gateway = gateway;
 	p.forwarded = !!skb->ingress_ifindex;
@@ -657,12 +678,6 @@ static __always_inline int tap_in(struct __sk_buff *skb, struct packet *p, struc
 	if (p->protocol == IPPROTO_TCP)
 		return tcp_in(skb, p);
 	return p->protocol ? icmp_any(skb, p, IN) : PASS;
-}
-
-/* A mark that is not set marks nothing. */
-static __always_inline bool is_marked(const struct __sk_buff *skb, __u32 mark)
-{
-	return mark && skb->mark == mark;
 }
 
 /* What the guest sends.  Frames of the daemon in its name come by here as well, marked: they only

@@ -15,6 +15,7 @@ import { LUGGAGE_FORMAT } from '../boundary/transfer.js';
 import { after, attempt, guarded, guardRounds, onEvent, soon } from '../libc/guard.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
+import { interfaceIndex } from '../libc/socket.js';
 import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { Netlink } from '../link/netlink.js';
@@ -78,6 +79,7 @@ import { VmFlows } from './vm-flows.js';
 import { addressMove } from './vm-view.js';
 import { Vms } from './vms.js';
 import { Wanted } from './wanted.js';
+import { WaysOut } from './ways-out.js';
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;
@@ -118,6 +120,7 @@ class Daemon implements DaemonControl {
   #boundary: Boundary;
   #raw: RawSender;
   #taps: TapSender;
+  #waysOut: WaysOut;
   #outlet: DaemonOutlet;
   #monitor: LinkMonitor;
   #care: LinkCare;
@@ -163,15 +166,22 @@ class Daemon implements DaemonControl {
     });
     this.#boundary = boundary;
     configure(boundary, config);
-    this.#raw = new RawSender(config.mark);
-    this.#taps = new TapSender(tapMarks(config.mark));
-    this.#outlet = new DaemonOutlet({ boundary, raw: this.#raw, taps: this.#taps });
     if (boundary.refused !== undefined) {
       log.warn(
         { err: boundary.refused, loaded: boundary.object },
         'the data plane of before goes on',
       );
     }
+    this.#raw = new RawSender(config.mark);
+    this.#taps = new TapSender(tapMarks(config.mark));
+    this.#waysOut = new WaysOut({
+      ...{ routes: this.#routes, nowMs: monotonicMs, indexOf: interfaceIndex },
+      attached: () => boundary.attached(),
+    });
+    this.#outlet = new DaemonOutlet({
+      ...{ boundary, raw: this.#raw, taps: this.#taps },
+      wayTo: (remote) => this.#waysOut.to(remote),
+    });
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
     this.#care = new LinkCare({
       ...{ boundary, emit, log, runDir: config.runDir, renew: config.renew },
@@ -373,6 +383,7 @@ class Daemon implements DaemonControl {
     }
     const isGateway = gateway ?? this.#boundary.attached('gateway').includes(name);
     this.#boundary.attach(name, isGateway ? 'gateway' : 'host');
+    this.#waysOut.changed();
     this.#emit({ event: 'attached', interface: name });
     this.#translations.attached();
     this.#care.attached();
@@ -388,6 +399,7 @@ class Daemon implements DaemonControl {
     this.#wanted.forget(name);
     for (const each of name === undefined ? this.#boundary.attached() : [name]) {
       this.#boundary.detach(each);
+      this.#waysOut.changed();
       this.#emit({ event: 'detached', interface: each });
     }
   }
@@ -464,6 +476,7 @@ class Daemon implements DaemonControl {
 
   /* Each of those who are told is a round of its own: one must not keep the news from the others. */
   #linkChanged(change: LinkChange): void {
+    this.#waysOut.changed();
     if (change.type === 'link-removed') {
       this.#wanted.vanished(change.interface);
       attempt(() => this.#vms.linksChanged());

@@ -1,5 +1,10 @@
-/* Where the synchronization agent's packets go: those of our own kernel's flows by raw sockets,
- * those of a VM's by frames on its tap, as if its guest had sent them, or as if the network had.
+/* Where the synchronization agent's packets go: those of a VM's flows by frames on its tap, as if its
+ * guest had sent them, or as if the network had; those of our own kernel's flows by raw sockets into
+ * the kernel, and to the network by frames that the boundary takes to their next hop.
+ *
+ * Past netfilter, because what the boundary translates is not what netfilter sees: a SYN/ACK of ours
+ * answers a SYN that was never there (a firewall drops it as INVALID), and each packet of ours would
+ * be remembered as a connection of its own (three moves of 300 flows: 1,200 entries).
  */
 
 import type { Boundary, Place } from '../boundary/boundary.js';
@@ -7,6 +12,7 @@ import { SystemError } from '../libc/errno.js';
 import { FrameSender } from '../libc/frame.js';
 import type { RawSender } from '../libc/raw.js';
 import type { Outlet } from '../sync/agent.js';
+import { type Address, addressFromBytes } from '../wire/address.js';
 import type { Tuple } from '../wire/tuple.js';
 
 const ETHER_TYPE = { 4: 0x0800, 6: 0x86dd } as const;
@@ -14,6 +20,9 @@ const ETHER_HEADER = 14;
 
 /* Who answers the guest in the network's stead: locally administered, "TI". */
 export const DAEMON_MAC = Uint8Array.of(0x02, 0x54, 0x49, 0, 0, 1);
+
+/* The boundary asks the kernel for both. */
+const NOBODY = new Uint8Array(6);
 
 /** Marks that the tap programs know; written to the settings by the daemon. */
 export interface TapMarks {
@@ -29,7 +38,7 @@ export const tapMarks = (mark: number): TapMarks => ({
   verbatim: (mark + 3) >>> 0,
 });
 
-/** Frames on taps. */
+/** Frames on interfaces with a boundary. */
 export class TapSender {
   readonly #guest: FrameSender;
   readonly #network: FrameSender;
@@ -46,7 +55,7 @@ export class TapSender {
     this.#guest.send(tap, frame);
   }
 
-  /** As if the guest had sent it. */
+  /** As if the guest, or the own kernel, had sent it. */
   toNetwork(tap: number, frame: Uint8Array): void {
     this.#network.send(tap, frame);
   }
@@ -61,22 +70,34 @@ export class TapSender {
   }
 }
 
-export class DaemonOutlet implements Outlet {
-  readonly #boundary: Pick<Boundary, 'flow' | 'place'>;
-  readonly #raw: RawSender;
-  readonly #taps: TapSender;
+export interface DaemonOutletOptions {
+  boundary: Pick<Boundary, 'flow' | 'place'>;
+  raw: Pick<RawSender, 'toWire' | 'toKernel'>;
+  taps: Pick<TapSender, 'toGuest' | 'toNetwork' | 'toNetworkVerbatim'>;
+  /** The interface with a boundary by which the kernel would send; undefined: by another one. */
+  wayTo: (remote: Address) => number | undefined;
+}
 
-  constructor(o: { boundary: Pick<Boundary, 'flow' | 'place'>; raw: RawSender; taps: TapSender }) {
+export class DaemonOutlet implements Outlet {
+  readonly #boundary: DaemonOutletOptions['boundary'];
+  readonly #raw: DaemonOutletOptions['raw'];
+  readonly #taps: DaemonOutletOptions['taps'];
+  readonly #wayTo: DaemonOutletOptions['wayTo'];
+
+  constructor(o: DaemonOutletOptions) {
     this.#boundary = o.boundary;
     this.#raw = o.raw;
     this.#taps = o.taps;
+    this.#wayTo = o.wayTo;
   }
 
   /** Throws SystemError. */
   toWire(packet: Uint8Array, kernel: Tuple): void {
     const { tap } = kernel;
     if (tap === undefined) {
-      this.#raw.toWire(packet);
+      const way = this.#wayTo(destinationOf(packet));
+      if (way === undefined) this.#raw.toWire(packet);
+      else this.#taps.toNetwork(way, etherFrame(NOBODY, NOBODY, packet));
       return;
     }
     const place = this.#boundary.place(tap);
@@ -125,6 +146,9 @@ export function trySend(send: () => void): void {
     if (!(error instanceof SystemError)) throw error;
   }
 }
+
+const destinationOf = (packet: Uint8Array): Address =>
+  addressFromBytes(versionOf(packet) === 6 ? packet.subarray(24, 40) : packet.subarray(16, 20));
 
 const versionOf = (packet: Uint8Array): 4 | 6 => ((packet[0] ?? 0) >> 4 === 6 ? 6 : 4);
 

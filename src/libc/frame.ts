@@ -1,6 +1,7 @@
 /*
  * Sends whole Ethernet frames on interfaces of this network namespace, with a firewall mark that
- * the boundary on a VM's tap reads: for the guest, or as if the guest had sent them.
+ * the boundary reads: for the guest behind a tap, or as if that guest, or the own kernel, had sent
+ * them.
  *
  * packet(7).  Protocol 0: it receives nothing.
  */
@@ -9,12 +10,18 @@ import {
   closeFd,
   openSocket,
   packetSockaddr,
+  SO_SNDBUF,
   SOCK_RAW,
+  SOL_SOCKET,
   sendTo,
   setMark,
+  setOption,
 } from './socket.js';
 
 const ETHER_TYPE_AT = 12;
+
+/* A move of a thousand flows sends several packets for each in one turn of the event loop. */
+const SEND_BUFFER_BYTES = 4 << 20;
 
 /** One socket for one mark.  Needs CAP_NET_RAW and CAP_NET_ADMIN. */
 export class FrameSender {
@@ -23,6 +30,7 @@ export class FrameSender {
   constructor(mark: number) {
     this.#fd = openSocket(AF_PACKET, SOCK_RAW, 0);
     setMark(this.#fd, mark);
+    setOption(this.#fd, SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES);
   }
 
   /** Throws SystemError: the interface is gone or down, or its queue is full. */

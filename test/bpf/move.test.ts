@@ -9,16 +9,21 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { FLOW_FLAG, WIRE_STATE } from '../../src/boundary/abi.gen.js';
 import { address } from '../../src/wire/address.js';
+import { encodePacket } from '../../src/wire/packet.js';
 import { seq, seqAdd } from '../../src/wire/seq.js';
 import {
   DataPlane,
   FAMILIES,
   type Family,
+  frameOf,
+  freshTuple,
   type MovedFlow,
   type MoveOptions,
   moveFlow,
   openFlow,
+  packetOf,
   remap,
+  type View,
 } from './data-plane.js';
 
 const plane = new DataPlane();
@@ -312,4 +317,21 @@ both('a mapped wire cannot be set or deleted from outside', (f) => {
   const state = { kernel: flow.kernel.tuple, state: 'pending', ack: seq(0) } as const;
   assert.throws(() => plane.boundary.setWire(flow.wire.tuple, state), /carries a flow/);
   assert.throws(() => plane.boundary.deleteWire(flow.wire.tuple), /carries a flow/);
+});
+
+both('what the daemon sends is taken to its next hop, once, and is nobody else’s', (f) => {
+  const MARK_NETWORK = 0x746a;
+  const tuple = freshTuple(f);
+  plane.boundary.writeSettings({ markNetwork: MARK_NETWORK });
+  const view: View = { tuple, iss: seq(0), irs: seq(0) };
+  const frame = frameOf(encodePacket(packetOf(view, 'out', 'SA 0:0(0) ack 1 win 1')));
+  for (const placement of ['host', 'gateway'] as const) {
+    const sent = plane.run('out', frame, { mark: MARK_NETWORK }, placement);
+    assert.deepEqual([sent.verdict, sent.counted, sent.mark], ['redirect', [], 0]);
+    assert.deepEqual(sent.frame, frame);
+    // An operator's mark is not ours, and one that is not set is none.
+    assert.equal(plane.run('out', frame, { mark: MARK_NETWORK + 1 }, placement).verdict, 'pass');
+  }
+  plane.boundary.writeSettings({ markNetwork: 0 });
+  assert.equal(plane.run('out', frame).verdict, 'pass');
 });

@@ -79,7 +79,7 @@ boundary.attach('vnet0', 'tap');
 boundary.attach('vnet1', 'tap');
 const raw = new RawSender(MARK);
 const taps = new TapSender(marks);
-const outlet = new DaemonOutlet({ boundary, raw, taps });
+const outlet = new DaemonOutlet({ boundary, raw, taps, wayTo: () => undefined });
 
 after(() => {
   raw.close();

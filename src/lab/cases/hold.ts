@@ -19,7 +19,7 @@ const AWAY_MS = 20_000;
  * Sooner than any timer of a kernel (TCP_RTO_MIN): it was woken. 12 to 14 ms on a machine at rest;
  * how soon exactly is for `make bench`.
  */
-const RETURN_MS = 200;
+export const RETURN_MS = 200;
 
 export const holdRetries: Case = {
   name: 'hold-retries',
@@ -147,7 +147,8 @@ export const holdOver: Case = {
   },
 };
 
-function fewRetries({ lab }: Stage): void {
+/** TCP by itself gives up after 3 to 7 s at both ends. */
+export function fewRetries({ lab }: Stage): void {
   for (const host of ['aramis', 'vm'] as const) {
     writeSysctls(lab.namespaces[host], { 'ipv4/tcp_retries2': RETRIES });
   }

@@ -26,6 +26,7 @@ import { paper } from './paper.js';
 import { natReboot, natRenumbered, roamNat, roamSleep } from './roam.js';
 import { sameSubnet } from './same-subnet.js';
 import { stranger } from './stranger.js';
+import { strictFirewall } from './strict-firewall.js';
 import { vmBack, vmLiveGuest, vmLiveHypervisor, vmPauseCopy } from './vm.js';
 import { vmBoth } from './vm-both.js';
 import { vmDisk } from './vm-disk.js';
@@ -56,7 +57,16 @@ export const CASE_GROUPS = {
     daemonKilled,
   ],
   roaming: [roamNat, roamSleep, natReboot, natRenumbered, congested],
-  absences: [outage, halfClosedTail, holdRetries, holdKeepalive, holdOver, freeze, many],
+  absences: [
+    outage,
+    halfClosedTail,
+    holdRetries,
+    holdKeepalive,
+    holdOver,
+    strictFirewall,
+    freeze,
+    many,
+  ],
   churn: [churn, churnFew],
   programs: [ssh, postgresql, nginx, redis, rsync, mariadb],
   gateways: [
