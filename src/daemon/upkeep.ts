@@ -46,6 +46,7 @@ const IN_DOUBT = FLOW_FLAG.HELD | FLOW_FLAG.UNPROVEN;
 
 interface Quarantined {
   timer: unknown;
+  /** The first reset of this silence; the last one's packet. */
   event: BoundaryEvent;
 }
 
@@ -129,13 +130,20 @@ export class Upkeep {
 
   /**
    * To be called with EVENT_RST: a reset that may come from a stranger at an old address.  The last
-   * one counts, so that nobody takes the place of the peer's own.
+   * one of a silence counts, so that nobody takes the place of the peer's own; its time begins with
+   * the first.
    */
   quarantine(event: BoundaryEvent): void {
     const key = tupleKey(event.tuple);
     const known = this.#quarantined.get(key);
-    if (known !== undefined) known.event = event;
-    if (known !== undefined || this.#quarantined.size >= QUARANTINE_MAX) return;
+    const flow = this.#o.boundary.flow(event.tuple);
+    if (known !== undefined && flow !== undefined && isSilentSince(flow, known.event.at)) {
+      known.event = { ...known.event, packet: event.packet };
+      return;
+    }
+    this.#o.clock.clearTimer(known?.timer);
+    this.#quarantined.delete(key);
+    if (this.#quarantined.size >= QUARANTINE_MAX) return;
     const timer = this.#o.clock.setTimer(this.#o.quarantineMs, () => this.#endQuarantine(key));
     this.#quarantined.set(key, { timer, event });
   }

@@ -155,6 +155,17 @@ test('an earlier reset does not take the place of the peer’s own', () => {
   assert.deepEqual(m.after(0), ['deliver 2']);
 });
 
+test('a reset of the next silence has the whole time for itself', () => {
+  const m = machine();
+  m.upkeep.quarantine(m.reset(1));
+  assert.deepEqual(m.after(QUARANTINE_MS - 1_000), []);
+  m.put(KERNEL, { seenIn: BigInt(m.clock.now() * 1e6) });
+  m.after(500);
+  m.upkeep.quarantine(m.reset(2));
+  assert.deepEqual(m.after(QUARANTINE_MS - 1), []);
+  assert.deepEqual(m.after(1), ['deliver 2']);
+});
+
 test('answered since: the reset was a stranger’s', () => {
   const m = machine();
   m.upkeep.quarantine(m.reset(1));
