@@ -44,7 +44,7 @@ import { outsideOf, tapView, UNSETTLED } from './vm-view.js';
 const SILENT = 'nothing is known of its guest, which has not sent anything yet (give its MAC)';
 
 /* So many attempts may another machine have made for a flow before it comes back to us. */
-const EPOCHS_ELSEWHERE = 64;
+const EPOCHS_ELSEWHERE = 256;
 
 const SAVE_EVERY_MS = 1000;
 

@@ -50,10 +50,10 @@ export interface Attempt {
   redirect: boolean;
 }
 
-/** An attempt with an epoch above `newest`, if any, and above all that the flow knows of. */
-export function newAttempt(d: Draw, newest: number | undefined): Attempt {
+/** An attempt with an epoch `by` above `newest`, if any, and above all that the flow knows of. */
+export function newAttempt(d: Draw, newest: number | undefined, by: number): Attempt {
   const used = newest === undefined ? [] : [newest];
-  const epoch = epochAbove([d.flow.epoch, ...used, ...d.pending]);
+  const epoch = epochAbove([d.flow.epoch, ...used, ...d.pending], by);
   const sync = signSync(d.keys.ours, {
     kind: 'ti-sync',
     epoch,

@@ -77,10 +77,11 @@ export function epochIsNewer(a: number, b: number): boolean {
   return ahead > 0 && ahead < 0x8000;
 }
 
-/** The lowest epoch above all of `taken`.  Not 0, which means "never moved" in struct flow. */
-export function epochAbove(taken: number[]): number {
+/** The epoch `by` above all of `taken`.  Not 0, which means "never moved" in struct flow. */
+export function epochAbove(taken: number[], by = 1): number {
   const highest = taken.reduce((a, b) => (epochIsNewer(b, a) ? b : a));
-  return ((highest + 1) & 0xffff) === 0 ? 1 : highest + 1;
+  const above = (highest + by) & 0xffff;
+  return above === 0 ? 1 : above;
 }
 
 /** The two ends of a new wire as one of them sees them. */

@@ -53,6 +53,9 @@ export const BACKOFF_MS = [250, 500, 1000, 2000] as const;
 export const SYN_TRIES_MAX = 5;
 export const CONFIRM_TRIES_MAX = 5;
 
+/** How fast epochs may go up: 2^15 of them must not come together while a flow can be away. */
+const EPOCH_STEP_MAX = 4;
+
 /** From the CONFIRM to the kick: the peer's daemon takes 1 to 3 ms, so many more for each flow. */
 export const KICK_LEAD_MS = 5;
 export const KICK_LEAD_PER_FLOW_MS = 0.5;
@@ -132,7 +135,7 @@ function stepWaiting(mover: Waiting, event: MoverEvent): MoverStep {
   switch (event.event) {
     case 'begin': {
       const { failures, newest } = mover;
-      const attempt = newAttempt(event.draw, newest);
+      const attempt = newAttempt(event.draw, newest, epochStep(failures));
       return sendSyn({ state: 'syn-sent', attempt, tries: 0, failures }, [
         { effect: 'set-wire', wire: attempt.wire, state: 'syncing' },
       ]);
@@ -341,5 +344,12 @@ const failed = (reason: FailureReason): Effect => ({
 
 const backoffMs = (failures: number): number =>
   BACKOFF_MS[Math.min(failures, BACKOFF_MS.length - 1)] ?? BACKOFF_MS[3];
+
+/**
+ * The other end may be ahead by as many epochs as it has committed without our hearing of it, and
+ * takes none below.
+ */
+const epochStep = (failures: number): number =>
+  Math.min(EPOCH_STEP_MAX, 2 ** Math.max(0, failures - 1));
 
 const stay = (mover: Mover): MoverStep => ({ next: mover, effects: [] });

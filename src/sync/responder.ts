@@ -144,7 +144,9 @@ function answerSyn(syn: Syn): ResponderStep {
     const rst = signedRefusal('ended', keys, sync, packet);
     return refuse(wire, 'ended', { effect: 'send', packet: rst });
   }
-  if (!epochIsNewer(sync.epoch, flow.epoch)) return refuse(wire, 'stale-epoch');
+  // Its own, perhaps: we have committed more than it has heard of.
+  if (!epochIsNewer(sync.epoch, flow.epoch))
+    return refuse(wire, 'stale-epoch', { effect: 'refuse', packet: resetOf(packet) });
   if (placeTiack(flow, sync.tiack) !== 'within') {
     const rst = signedRefusal('tiack', keys, sync, packet);
     return refuse(wire, 'invalid-tiack', { effect: 'send', packet: rst });

@@ -302,7 +302,7 @@ test('it fails after it has begun: moved back with epochs above those elsewhere'
   await next.vm.synchronize(100, true);
   assert.deepEqual(
     next.begun.map(({ epochAbove }) => epochAbove),
-    [64, 0],
+    [256, 0],
   );
 });
 

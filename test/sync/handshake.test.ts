@@ -62,6 +62,10 @@ test('the next epoch is above all that are taken, and never 0', () => {
   assert.equal(epochAbove([0]), 1);
   assert.equal(epochAbove([0xffff]), 1);
   assert.equal(epochAbove([0xffff, 3]), 4);
+  assert.deepEqual(
+    [epochAbove([3], 4), epochAbove([0xfffd], 4), epochAbove([0xfffc], 4)],
+    [7, 1, 1],
+  );
   const near = fc.array(fc.integer({ min: 0, max: 1000 }), { minLength: 1, maxLength: 6 });
   fc.assert(
     fc.property(epoch, near, (base, offsets) => {

@@ -109,7 +109,19 @@ describe('syn-sent', () => {
     assert.deepEqual(next, { state: 'waiting', failures: SYN_TRIES_MAX, newest: 1 });
     const again = stepMover(next, { event: 'begin', draw: drawOf(mover) });
     assert.ok(brief(again.effects).includes(`arm ${BACKOFF_MS[3]}`), 'the pace stays');
-    assert.equal(newestEpoch(again.next), 2);
+    assert.equal(newestEpoch(again.next), 5);
+  });
+
+  test('a peer that is ahead is caught up with: the epoch goes up by more each time', () => {
+    const { mover } = flows();
+    let state: Mover = { state: 'waiting', failures: 0, newest: undefined };
+    const epochs: (number | undefined)[] = [];
+    for (let i = 0; i < 6; i++) {
+      const begun: Mover = stepMover(state, { event: 'begin', draw: drawOf(mover) }).next;
+      epochs.push(newestEpoch(begun));
+      state = { state: 'waiting', failures: i + 1, newest: newestEpoch(begun) };
+    }
+    assert.deepEqual(epochs, [1, 2, 4, 8, 12, 16]);
   });
 
   test('a valid SYN/ACK: map before CONFIRM, held until after it; the kick is due', () => {
