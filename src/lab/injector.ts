@@ -5,9 +5,8 @@ import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { encodePacket, type Packet } from '../wire/packet.js';
-import type { Lab } from './lab.js';
+import type { Hosts } from './hosts.js';
 import { LabError } from './namespace.js';
-import type { HostName } from './topology.js';
 import { within } from './wait.js';
 
 const PROGRAM = fileURLToPath(new URL('./programs/inject.js', import.meta.url));
@@ -19,7 +18,10 @@ export class Injector {
     this.#child = child;
   }
 
-  static async start(lab: Lab, host: HostName): Promise<Injector> {
+  static async start<Name extends string>(
+    lab: Pick<Hosts<Name>, 'spawn'>,
+    host: Name,
+  ): Promise<Injector> {
     const command = [process.execPath, PROGRAM];
     const child = lab.spawn(host, 'inject', command, ['pipe', 'pipe', 'inherit']);
     if (!child.stdout) throw new LabError(`injector on ${host}: no pipe`);

@@ -17,7 +17,7 @@ import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
 import { freeze } from './freeze.js';
 import { gatewayBoth, gatewayClient, gatewayNat, gatewayServer } from './gateway.js';
-import { gatewayEndToEnd } from './gateway-end-to-end.js';
+import { gatewayEndToEnd, routerEndToEnd } from './gateway-end-to-end.js';
 import { gatewayRenumbered, gatewayTwoUplinks } from './gateway-renumbered.js';
 import { halfClosedTail, holdKeepalive, holdOver, holdRetries, outage } from './hold.js';
 import { legacyClient, legacyServer } from './legacy.js';
@@ -77,6 +77,7 @@ export const CASE_GROUPS = {
     gatewayEndToEnd,
     gatewayRenumbered,
     gatewayTwoUplinks,
+    routerEndToEnd,
   ],
   migrations: [vmLiveHypervisor, vmLiveGuest, vmPauseCopy, vmDisk, vmBack, vmBoth, vmLegacy],
   failures: vmFail,

@@ -24,13 +24,15 @@ import {
 export interface GatewayLabOptions {
   /** hosts that run a tiflow daemon: the gateways as gateways, the others as hosts */
   daemons: readonly GatewayHost[];
+  /** gw and gw2 are routers that run tiflow for themselves, on all of their links */
+  asHosts?: boolean;
   /** of gw; default: one */
   uplinks?: 1 | 2;
   /** of the daemons' configuration files */
   settings?: Record<string, string | number>;
 }
 
-const isGateway = (host: GatewayHost): boolean => host === 'gw' || host === 'gw2';
+const forwards = (host: GatewayHost): boolean => host === 'gw' || host === 'gw2';
 
 export class GatewayLab extends DaemonHosts<GatewayHost, GatewayHost> {
   readonly #o: GatewayLabOptions;
@@ -74,10 +76,10 @@ export class GatewayLab extends DaemonHosts<GatewayHost, GatewayHost> {
     const runDir = this.host(host).run_dir;
     const settings = {
       log: 'debug',
-      ...(isGateway(host) ? { gateways: this.#links(host) } : {}),
+      ...(this.#isGateway(host) ? { gateways: this.#links(host) } : {}),
       ...this.#o.settings,
     };
-    const interfaces = isGateway(host) ? [] : this.#links(host);
+    const interfaces = this.#isGateway(host) ? [] : this.#links(host);
     this.start(host, 'daemon', services.daemon(runDir, settings, { runDir, interfaces }));
   }
 
@@ -88,9 +90,14 @@ export class GatewayLab extends DaemonHosts<GatewayHost, GatewayHost> {
     );
   }
 
+  #isGateway(host: GatewayHost): boolean {
+    return forwards(host) && this.#o.asHosts !== true;
+  }
+
   #links(host: GatewayHost): string[] {
-    if (host === 'gw' && this.#o.uplinks === 2) return ['up0', 'up1'];
-    return isGateway(host) ? ['up0'] : ['eth0'];
+    if (!forwards(host)) return ['eth0'];
+    const uplinks = host === 'gw' && this.#o.uplinks === 2 ? ['up0', 'up1'] : ['up0'];
+    return this.#isGateway(host) ? uplinks : [...uplinks, 'in0'];
   }
 
   /** The address of a host now; of a gateway: outside. */
