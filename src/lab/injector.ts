@@ -38,6 +38,13 @@ export class Injector {
     this.#child.stdin?.write(`${Buffer.from(packet).toString('hex')}\n`);
   }
 
+  /** Until the program has been given all that there was to send: no faster than it can. */
+  sent(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#child.stdin?.write('', () => resolve()) === undefined) resolve();
+    });
+  }
+
   stop(): void {
     this.#child.stdin?.end();
   }

@@ -86,6 +86,7 @@ export class Field {
       if (packet instanceof Uint8Array) injector.sendBytes(packet);
       else injector.send(packet);
     }
+    await injector.sent();
   }
 
   /** A connection of the insider's to the VM, whose set-up it has seen. */

@@ -5,7 +5,15 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  watch,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -21,7 +29,8 @@ import { openTap, writeFrame } from '../../src/lab/tap.js';
 import { until } from '../../src/lab/wait.js';
 import { closeFd } from '../../src/libc/socket.js';
 import { address } from '../../src/wire/address.js';
-import { ETHERTYPE, encodeFrame, type Mac, mac } from '../../src/wire/ethernet.js';
+import { DHCP_OPTION, EVERYBODY, encodeDhcp, NOBODY, typeOption } from '../../src/wire/dhcp.js';
+import { BROADCAST_MAC, ETHERTYPE, encodeFrame, type Mac, mac } from '../../src/wire/ethernet.js';
 import { parsePacketLine } from '../../src/wire/notation.js';
 import { encodePacket } from '../../src/wire/packet.js';
 import type { Tuple } from '../../src/wire/tuple.js';
@@ -74,6 +83,12 @@ function hypervisor(t: TestContext) {
   return {
     ...{ runDir, ip, tiflow, plug, unplug, client },
     says: (tap: string, from: Mac) => writeFrame(open.get(tap) ?? -1, frameOf(from)),
+    asks: (tap: string, from: Mac, as: string) =>
+      writeFrame(open.get(tap) ?? -1, discover(from, as)),
+    hostName: (tap: string): string => {
+      const record = JSON.parse(readFileSync(join(runDir, 'taps', `${tap}.json`), 'utf8'));
+      return Buffer.from(record.guest.dhcp.host_name, 'hex').toString();
+    },
     tap: async (tap: string): Promise<TapView | undefined> =>
       (await client.taps()).find((each) => each.name === tap),
     index: (tap: string): number =>
@@ -103,6 +118,20 @@ const frameOf = (source: Mac): Uint8Array =>
       }),
     ),
   });
+
+/** A guest looks for a DHCP server, and says what it is called. */
+const discover = (chaddr: Mac, hostName: string): Uint8Array => {
+  const name = { code: DHCP_OPTION.HOST_NAME, bytes: Buffer.from(hostName) };
+  const message = {
+    ...{ op: 'request' as const, xid: 1, secs: 0, broadcast: true, chaddr },
+    ...{ ciaddr: NOBODY, yiaddr: NOBODY, siaddr: NOBODY },
+    options: [typeOption('discover'), name],
+  };
+  return encodeFrame({
+    ...{ source: chaddr, destination: BROADCAST_MAC, etherType: ETHERTYPE.IPV4 },
+    payload: encodeDhcp({ source: NOBODY, destination: EVERYBODY, message }),
+  });
+};
 
 const guestOf = (m: Mac): GuestState => ({
   ...unknownGuest(m),
@@ -260,6 +289,33 @@ test('two VMs with the same inside address and the same connection do not meet',
   assert.deepEqual(h.records(), ['vnet1.json']);
   const { flows } = await h.client.flows();
   assert.equal(flows.length, 2);
+});
+
+test("a guest's flood, each frame another: the other guest is heard, little is written", async (t) => {
+  const h = hypervisor(t);
+  h.plug('vnet1');
+  h.tiflow('up', 'vnet0', 'vnet1');
+  h.asks('vnet0', GUEST, 'first');
+  await until('a record', () => h.records().includes('vnet0.json'));
+  const written: string[] = [];
+  const watcher = watch(join(h.runDir, 'taps'), (_, file) => written.push(file ?? ''));
+  t.after(() => watcher.close());
+  const begun = performance.now();
+  for (let n = 1; n <= 20_000; n++) {
+    h.asks('vnet0', GUEST, `${n}`);
+    if (n === 10_000) h.asks('vnet1', mac('52:54:00:00:00:0b'), 'quiet');
+  }
+  await until('the other guest', () => h.records().includes('vnet1.json'));
+  assert.equal(h.hostName('vnet1'), 'quiet');
+  await until('what the flood said', () => Number(h.hostName('vnet0')) > 20);
+  writeFileSync(join(h.runDir, 'taps', 'last'), '');
+  await until('all that was written', () => written.includes('last'));
+  // Once at once, and then once a second.
+  const seconds = Math.ceil((performance.now() - begun) / 1000);
+  const times = written.filter((file) => file === 'vnet0.json').length;
+  assert.ok(times > 0 && times <= seconds + 1, `${times} times in ${seconds} s`);
+  const { counters } = await h.client.status();
+  assert.equal(counters['drop.event-lost'] ?? 0, 0);
 });
 
 test('the wrong guest, tap or MAC: what is wrong is told, nothing changes', async (t) => {
