@@ -148,7 +148,7 @@ struct flow {
 	__u16 window_out; /* last one sent, unscaled */
 	__u8 resent;      /* how often a timer has sent again, or probed */
 	__u8 behind;      /* how often it has sent again what the peer has acknowledged */
-	__u8 pad[4];
+	seq rcv_before;   /* end of all that came in by former wires, or rcv_nxt; counts once it has moved */
 
 	/* from the handshakes */
 	struct ti_open initiator;

@@ -105,6 +105,7 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 		.seq_delta = m->snd_delta,
 		.ack_delta = m->rcv_delta,
 		.ack_limit = f->rcv_max,
+		.sack_from = f->rcv_before,
 		.limited = 1,
 	};
 	struct options o = {};
@@ -787,6 +788,7 @@ static __always_inline int command_map(struct command *c, struct flow *f,
 	f->moves++;
 	f->moved_at = bpf_ktime_get_ns();
 	f->gap_since = f->seen_in;
+	f->rcv_before = f->active ? seq_max(f->rcv_before, f->rcv_max) : f->rcv_max;
 	f->rcv_max = next->rcv_base;
 	/* The ACK that the daemon injects does not come by here. */
 	if (seq_diff(next->snd_base, f->snd_una) > 0) {

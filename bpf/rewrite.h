@@ -15,7 +15,8 @@ struct rewrite {
 	seq seq_delta;      /* to add */
 	seq ack_delta;      /* to add to ACK and SACK blocks */
 	seq ack_limit;      /* outgoing, in the old view: no ACK or SACK block above this */
-	__u8 limited;       /* ack_limit counts */
+	seq sack_from;      /* the same: no SACK block begins below */
+	__u8 limited;       /* ack_limit and sack_from count */
 	__u8 clamped;       /* out: the ACK was lowered */
 	__u8 blocks_dropped; /* out */
 };
@@ -82,12 +83,27 @@ static __always_inline __s64 rewrite_addresses(struct __sk_buff *skb, bool ipv6,
 	return sum;
 }
 
-/* SACK blocks (RFC 2018) name the other direction's sequence numbers, as ACK does.  A block
- * above the limit is about bytes that the new wire has not carried yet, which a stateful firewall
- * would take for forged: it is left out, the rest moves up, NOPs fill the end.
+/* A block above the limit is about bytes that the new wire has not carried, which a stateful firewall
+ * would take for forged.  One that begins among what came by former wires, and had not told the peer
+ * then, tells it too late: Linux takes the time since for a round trip, and its timeout, which no kick
+ * gets below, becomes as long; and F-RTO takes its last timeout for spurious.  Below the ACK it is a
+ * D-SACK (RFC 2883), which tells of no round trip.
  */
-static __noinline int rewrite_sack(struct __sk_buff *skb, __u32 at, __u32 blocks,
-				   struct rewrite *r)
+static __always_inline bool rewrite_leaves_out(const struct rewrite *r, const struct packet *p,
+					       seq left, seq right)
+{
+	if (!r->limited)
+		return false;
+	if (seq_diff(right, r->ack_limit) > 0)
+		return true;
+	return seq_diff(left, r->sack_from) < 0 && seq_diff(right, bpf_ntohl(p->tcp.ack_seq)) > 0;
+}
+
+/* SACK blocks (RFC 2018) name the other direction's sequence numbers, as ACK does.  Where one is left
+ * out, the rest moves up, NOPs fill the end.
+ */
+static __noinline int rewrite_sack(struct __sk_buff *skb, const struct packet *p, __u32 at,
+				   __u32 blocks, struct rewrite *r)
 {
 	__u8 kept = 0;
 	__u64 nops = 0x0101010101010101ULL;
@@ -100,7 +116,7 @@ static __noinline int rewrite_sack(struct __sk_buff *skb, __u32 at, __u32 blocks
 			return -1;
 		left = bpf_ntohl(edge[0]);
 		right = bpf_ntohl(edge[1]);
-		if (r->limited && seq_diff(right, r->ack_limit) > 0)
+		if (rewrite_leaves_out(r, p, left, right))
 			continue;
 		edge[0] = bpf_htonl(left + r->ack_delta);
 		edge[1] = bpf_htonl(right + r->ack_delta);
@@ -148,7 +164,7 @@ static __noinline int rewrite_sack_option(struct __sk_buff *skb, const struct pa
 	__s64 sum = rewrite_options_sum(skb, p);
 	__be32 old = sum, new;
 
-	if (sum < 0 || rewrite_sack(skb, p->l4 + sack_at, sack_blocks, r))
+	if (sum < 0 || rewrite_sack(skb, p, p->l4 + sack_at, sack_blocks, r))
 		return -1;
 	sum = rewrite_options_sum(skb, p);
 	new = sum;

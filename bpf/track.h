@@ -207,6 +207,8 @@ static __always_inline bool flow_track_out(struct flow *f, const struct packet *
 	seq_raise(&f->snd_nxt, packet_end(p));
 	if (p->flags & TCP_ACK) {
 		seq_raise(&f->rcv_nxt, ack);
+		if (f->active)
+			seq_raise(&f->rcv_before, ack);
 		flow_track_fin_taken(f, ack);
 	}
 	if (f->window_out != bpf_ntohs(p->tcp.window))

@@ -275,6 +275,7 @@ export interface Flow {
   windowOut: number;
   resent: number;
   behind: number;
+  rcvBefore: Seq;
   initiator: TiOpen;
   responder: TiOpen;
   iss: Seq;
@@ -321,6 +322,7 @@ export const FLOW_AT = {
   windowOut: 48,
   resent: 50,
   behind: 51,
+  rcvBefore: 52,
   initiator: 56,
   responder: 76,
   iss: 96,
@@ -367,6 +369,7 @@ export function readFlow(view: DataView, at = 0): Flow {
     windowOut: view.getUint16(at + 48, true),
     resent: view.getUint8(at + 50),
     behind: view.getUint8(at + 51),
+    rcvBefore: view.getUint32(at + 52, true) as Seq,
     initiator: readTiOpen(view, at + 56),
     responder: readTiOpen(view, at + 76),
     iss: view.getUint32(at + 96, true) as Seq,
@@ -413,6 +416,7 @@ export function writeFlow(view: DataView, value: Flow, at = 0): void {
   view.setUint16(at + 48, value.windowOut, true);
   view.setUint8(at + 50, value.resent);
   view.setUint8(at + 51, value.behind);
+  view.setUint32(at + 52, value.rcvBefore, true);
   writeTiOpen(view, value.initiator, at + 56);
   writeTiOpen(view, value.responder, at + 76);
   view.setUint32(at + 96, value.iss, true);

@@ -30,11 +30,11 @@
 import { FLOW_FLAG, type Flow, type Mapping } from '../boundary/abi.gen.js';
 import { hostUnreachable } from '../wire/icmp.js';
 import { encodePacket, type Packet } from '../wire/packet.js';
-import { type Seq, seqAdd, seqMax } from '../wire/seq.js';
+import { type Seq, seqAdd } from '../wire/seq.js';
 import { type Tuple, tupleReverse } from '../wire/tuple.js';
 import type { Effect } from './handshake.js';
 import { pureAck, quotedSegment } from './segments.js';
-import { keepalive } from './stand-in.js';
+import { keepalive, seqInStead } from './stand-in.js';
 
 /** The shortest time after which Linux sends again: TCP_RTO_MIN. */
 const RTO_MIN_MS = 200;
@@ -135,14 +135,10 @@ function lossIsReal(kernel: Tuple, flow: Flow): Effect[] {
  * The window is the last one that came, or closed where a stand-in (stand-in.ts) has closed it and
  * nothing more is acknowledged: with an open one a kernel that is past its limit gives up with the
  * next timeout.  What it retransmits is answered, and that opens it.
- *
- * SEQ must not be below the last ACK that the kernel believes it has sent, or it is dropped as out
- * of window.  Not the highest ACK that we saw: what was sent while the link was down never got
- * here.  No ACK is above the end of the highest segment that came in, and that one was in window.
  */
 const localAck = (kernel: Tuple, flow: Flow, ack: Seq): Packet =>
   pureAck(tupleReverse(kernel), {
-    seq: seqMax(flow.rcvNxt, flow.rcvMax),
+    seq: seqInStead(flow),
     ack,
     window: isClosed(flow) && ack === flow.sndUna ? 0 : flow.windowIn,
   });

@@ -9,17 +9,25 @@
  */
 import type { Flow } from '../boundary/abi.gen.js';
 import type { Packet } from '../wire/packet.js';
-import { seqAdd, seqMax } from '../wire/seq.js';
+import { type Seq, seqAdd, seqMax } from '../wire/seq.js';
 import { type Tuple, tupleReverse } from '../wire/tuple.js';
 import { pureAck } from './segments.js';
 
 /**
- * An ACK of nothing new that closes the window, in kernel view.  SEQ as in the kick's ACK
- * (kick.ts): not below the last ACK that the kernel believes it has sent.
+ * The SEQ of what is said in the peer's stead: below the last ACK that the kernel believes it has sent
+ * it would be out of window, and dropped.  Not the highest ACK that we saw: what was sent while the
+ * link was down never got here.  No ACK is above the end of the highest segment that came in, by
+ * this wire or a former one, and that one was in window.
  */
+export function seqInStead(flow: Flow): Seq {
+  const last = seqMax(flow.rcvNxt, flow.rcvMax);
+  return flow.active === 0 ? last : seqMax(last, flow.rcvBefore);
+}
+
+/** An ACK of nothing new that closes the window, in kernel view. */
 export const closedWindow = (kernel: Tuple, flow: Flow): Packet =>
   pureAck(tupleReverse(kernel), {
-    seq: seqMax(flow.rcvNxt, flow.rcvMax),
+    seq: seqInStead(flow),
     ack: flow.sndUna,
     window: 0,
   });

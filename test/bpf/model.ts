@@ -21,6 +21,8 @@ export interface Moved {
   sndBase: Seq;
   /** Kernel view: end of what the new wire has carried to us; no ACK above. */
   rcvMax: Seq;
+  /** Kernel view: end of what former wires have carried to us; no SACK block begins below. */
+  rcvBefore: Seq;
   /** Kernel view: what the peer has acknowledged; far behind it the base does not count any more. */
   sndUna: Seq;
   /** Kernel view: end of what we have ever sent; no ACK from the wire above. */
@@ -39,7 +41,12 @@ export function toWire(m: Moved, p: Packet): Translation {
   if (below && !probe) return { drop: 'below-base' };
   const clamped = p.flags.includes('A') && seqAfter(p.ack, m.rcvMax);
   const ack = clamped ? m.rcvMax : p.ack;
-  const kept = p.options.map((option) => withoutBlocksAbove(option, m.rcvMax));
+  const before = p.flags.includes('A') ? later(m.rcvBefore, p.ack) : m.rcvBefore;
+  const isTold = ([from, to]: readonly [Seq, Seq]): boolean => {
+    if (seqAfter(to, m.rcvMax)) return false;
+    return !seqBefore(from, before) || !seqAfter(to, p.ack);
+  };
+  const kept = p.options.map((option) => withBlocks(option, isTold));
   const blocks = (options: TcpOption[]): number =>
     options.reduce((sum, o) => sum + (o.kind === 'sack' ? o.blocks.length : 0), 0);
   return {
@@ -84,9 +91,9 @@ const shiftBlocks = (o: TcpOption, delta: number): TcpOption =>
     : o;
 
 /** The freed bytes become NOPs, so that everything behind the option stays where it is. */
-function withoutBlocksAbove(o: TcpOption, limit: Seq): TcpOption[] {
+function withBlocks(o: TcpOption, isTold: (block: [Seq, Seq]) => boolean): TcpOption[] {
   if (o.kind !== 'sack') return [o];
-  const blocks = o.blocks.filter(([, end]) => !seqAfter(end, limit));
+  const blocks = o.blocks.filter(isTold);
   const freed = (o.blocks.length - blocks.length) * 8 + (blocks.length === 0 ? 2 : 0);
   const nops = Array.from({ length: freed }, (): TcpOption => ({ kind: 'nop' }));
   return blocks.length === 0 ? nops : [{ kind: 'sack', blocks }, ...nops];

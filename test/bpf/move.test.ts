@@ -149,6 +149,50 @@ both('a SACK block that the new wire has not carried is left out', (f) => {
   );
 });
 
+both('a SACK block of what a former wire has carried comes too late', (f) => {
+  const kernel = openFlow(plane, f);
+  const packet = 'PA 101:301(200) ack 1 win 1';
+  plane.expect(kernel, 'in', packet, packet);
+  const flow = remap(plane, kernel, f, {});
+  flow.in('PA 5401:5501(100) ack 1001 win 1', 'PA 401:501(100) ack 1 win 1');
+  const outcome = flow.out(
+    'A  1:1(0) ack 1 win 1 <nop,nop,sack 401:501 101:301>',
+    'A  1001:1001(0) ack 5001 win 1 <nop,nop,sack 5401:5501,nop,nop,nop,nop,nop,nop,nop,nop>',
+  );
+  assert.ok(outcome.counted.includes('sack-block-dropped'));
+  // The hole behind it has been filled, so both are one.
+  flow.in('PA 5301:5401(100) ack 1001 win 1', 'PA 301:401(100) ack 1 win 1');
+  flow.out(
+    'A  1:1(0) ack 1 win 1 <nop,nop,sack 101:501>',
+    'A  1001:1001(0) ack 5001 win 1 <nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop,nop>',
+  );
+  // Below the ACK it says what has come twice.
+  flow.in('PA 5001:5101(100) ack 1001 win 1', 'PA 1:101(100) ack 1 win 1');
+  flow.out(
+    'A  1:1(0) ack 501 win 1 <nop,nop,sack 201:301>',
+    'A  1001:1001(0) ack 5501 win 1 <nop,nop,sack 5201:5301>',
+  );
+  const again = remap(plane, kernel, f, { epoch: 2, rcvBase: 501, rcvDelta: 7000 });
+  again.in('PA 7601:7701(100) ack 1001 win 1', 'PA 601:701(100) ack 1 win 1');
+  again.out(
+    'A  1:1(0) ack 501 win 1 <nop,nop,sack 601:701>',
+    'A  1001:1001(0) ack 7501 win 1 <nop,nop,sack 7601:7701>',
+  );
+});
+
+both('what came by former wires counts no more, however much comes after it', (f) => {
+  const flow = move(f);
+  for (let came = 0; came <= 5 * 2 ** 30; came += 2 ** 22) {
+    const at = (offset: number) => (came + offset) % 2 ** 32;
+    const data = (from: number, ack: number) =>
+      `PA ${at(from)}:${at(from + 100)}(100) ack ${ack} win 1`;
+    plane.expect(flow.wire, 'in', data(5201, 1001), data(201, 1), flow.kernel);
+    const ack = (from: number, offset: number) =>
+      `A  ${from}:${from}(0) ack ${at(offset + 101)} win 65535 <nop,nop,sack ${at(offset + 201)}:${at(offset + 301)}>`;
+    plane.expect(flow.kernel, 'out', ack(1, 0), ack(1001, 5000), flow.wire);
+  }
+});
+
 both('an ACK above what the new wire has carried is lowered', (f) => {
   const flow = move(f);
   const outcome = flow.out('A  1:1(0) ack 501 win 1', 'A  1001:1001(0) ack 5001 win 1');

@@ -160,6 +160,7 @@ function moved(flow: MovedFlow, o: { sndDelta: number; rcvDelta: number; sndBase
     rcvDelta: o.rcvDelta,
     sndBase: seqAdd(flow.kernel.iss, o.sndBase),
     rcvMax: state.rcvMax,
+    rcvBefore: state.rcvBefore,
     sndUna: state.sndUna,
     sndNxt: state.sndNxt,
   };

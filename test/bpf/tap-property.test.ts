@@ -257,6 +257,7 @@ function translated(flow: GuestFlow, s: FlowSegment, m: Move, packet: Packet): T
     rcvDelta: m.rcvDelta,
     sndBase: seqAdd(flow.kernel.iss, m.sndBase),
     rcvMax: state.rcvMax,
+    rcvBefore: state.rcvBefore,
     sndUna: state.sndUna,
     sndNxt: state.sndNxt,
   };

@@ -90,6 +90,7 @@ export class Connection {
       retransmits: info.readUInt8(2),
       probes: info.readUInt8(3),
       backoff: info.readUInt8(4),
+      rtoMs: info.readUInt32LE(8) / 1e3,
       mss: info.readUInt32LE(16),
       unacked: info.readUInt32LE(24),
       pathMtu: info.readUInt32LE(60),

@@ -133,6 +133,7 @@ export class BoundaryModel implements SyncBoundary {
     flow.flags &= ~FLOW_FLAG.RESET;
     if (seqAfter(segmentEnd(p), flow.sndNxt)) flow.sndNxt = segmentEnd(p);
     if (seqAfter(p.ack, flow.rcvNxt)) flow.rcvNxt = p.ack;
+    if (flow.active !== 0) flow.rcvBefore = seqMax(flow.rcvBefore, p.ack);
     if (flow.flags & FLOW_FLAG.FIN_SEEN && !seqBefore(p.ack, flow.rcvFin)) {
       if (p.ack === flow.rcvFin) flow.flags |= FLOW_FLAG.FIN_RECEIVED;
       flow.flags &= ~FLOW_FLAG.FIN_SEEN;
@@ -261,6 +262,7 @@ export class BoundaryModel implements SyncBoundary {
 
   #map(c: Command & { verb: 'map' }, flow: Flow): void {
     const active = flow.active === 1 ? 2 : 1;
+    flow.rcvBefore = flow.active === 0 ? flow.rcvMax : seqMax(flow.rcvBefore, flow.rcvMax);
     // Former wires stay known, so that what still comes on them is dropped: our kernel would
     // answer with a reset, which the other end, if it has not committed yet, takes for ours.
     flow.mapping[active - 1] = structuredClone(c.mapping);
@@ -381,6 +383,7 @@ export const openedFlow = (o: {
   irs: o.irs,
   sndNxt: seqAdd(o.iss, 1),
   rcvNxt: seqAdd(o.irs, 1),
+  rcvBefore: seqAdd(o.irs, 1),
   seenOut: 1n,
   resumedAt: 0n,
   resentSince: 0n,

@@ -115,6 +115,14 @@ test('its SEQ is in window also if the last ACKs of the own kernel never got her
   assert.equal(ack.seq, mover.rcvMax);
 });
 
+test('its SEQ is in window also if what they are about came by a wire before the last one', () => {
+  const { mover } = flows({ moverSent: 10, moverAcked: 4, moverGot: 7 });
+  Object.assign(mover, { active: 1, rcvBefore: seqAdd(mover.rcvNxt, 1000) });
+  const ack = decodePacket(injected(commit(mover, 9)).at(-1) ?? new Uint8Array(0));
+  assert.ok(!('error' in ack));
+  assert.equal(ack.seq, mover.rcvBefore);
+});
+
 test('the path is back as it was: release, ICMPs, local ACK, and the peer is told', () => {
   const { mover } = flows({ moverSent: 10 });
   const kick = ['inject ICMP x5', 'inject ACK x2', 'report kicked'];
