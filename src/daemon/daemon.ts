@@ -229,6 +229,7 @@ class Daemon implements DaemonControl {
     });
     this.#narrowPaths = new NarrowPaths({
       flow: (kernel) => boundary.flow(kernel),
+      ask: (kernel, packet) => attempt(() => this.#outlet.toWire(encodePacket(packet), kernel)),
       deliver: (kernel, packet) => this.#outlet.toKernel(packet, kernel),
       ...{ clock: CLOCK, emit },
     });

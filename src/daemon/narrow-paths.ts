@@ -6,6 +6,10 @@
  * net.ipv4.tcp_mtu_probing is set, and by default it is not (RFC 4821, section 7.7; RFC 2923, section 2.1).
  * So we tell the own kernel what the router would have.
  *
+ *   the same large data unanswered for a second ──► the peer is asked something small
+ *   it has answered, and the same data waits ────► narrow
+ *   nothing has come in ─────────────────────────► the path is dead, not narrow: a peer moves on
+ *
  * A false alarm, on a path that is only slow or lossy, costs some header bytes until the kernel
  * forgets the path MTU (ten minutes).  Only the first minute after a move is watched: later the path
  * is as well known as any other.
@@ -14,10 +18,12 @@
 import { FLOW_FLAG, type Flow } from '../boundary/abi.gen.js';
 import { SystemError } from '../libc/errno.js';
 import type { Clock } from '../sync/clock.js';
+import { activeMapping } from '../sync/handshake.js';
+import { question } from '../sync/knock.js';
 import { quotedSegment } from '../sync/segments.js';
 import { family } from '../wire/address.js';
 import { packetTooBig } from '../wire/icmp.js';
-import { encodePacket } from '../wire/packet.js';
+import { encodePacket, type Packet } from '../wire/packet.js';
 import { type Seq, seqDiff } from '../wire/seq.js';
 import { type Tuple, tupleKey, tupleText } from '../wire/tuple.js';
 import { flowIsOver } from './flow-views.js';
@@ -41,13 +47,15 @@ interface Watch {
   kernel: Tuple;
   untilMs: number;
   guesses: readonly number[];
-  /** What waited for its ACK at the last look, and was large. */
-  stuckAt: Seq | undefined;
+  /** What waited for its ACK at the last look, and was large; and when something had come in last. */
+  stuck: { at: Seq; seenIn: bigint } | undefined;
 }
 
 export interface NarrowPathsOptions {
   flow: (kernel: Tuple) => Flow | undefined;
   clock: Clock;
+  /** Sends a packet to the network. */
+  ask: (kernel: Tuple, packet: Packet) => void;
   /** Delivers a packet to the own kernel.  Throws SystemError. */
   deliver: (kernel: Tuple, packet: Uint8Array) => void;
   emit: Emit;
@@ -66,7 +74,7 @@ export class NarrowPaths {
   moved(kernel: Tuple): void {
     const untilMs = this.#o.clock.now() + WATCHED_MS;
     const guesses = GUESSES[family(kernel.local)];
-    this.#watched.set(tupleKey(kernel), { kernel, untilMs, guesses, stuckAt: undefined });
+    this.#watched.set(tupleKey(kernel), { kernel, untilMs, guesses, stuck: undefined });
     this.#timer ??= this.#o.clock.setTimer(LOOK_MS, () => this.#look());
   }
 
@@ -88,16 +96,25 @@ export class NarrowPaths {
 
   /** False: there is nothing smaller to be tried. */
   #goesOn(watch: Watch, flow: Flow): boolean {
-    const { stuckAt } = watch;
+    const before = watch.stuck;
     const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
     const large = seqDiff(flow.sndNxt, flow.sndUna) > LARGE;
-    watch.stuckAt = large && !held ? flow.sndUna : undefined;
+    watch.stuck = large && !held ? { at: flow.sndUna, seenIn: flow.seenIn } : undefined;
     const [guess, ...smaller] = watch.guesses;
-    if (stuckAt === undefined || stuckAt !== watch.stuckAt || guess === undefined) return true;
-    if (!this.#tell(watch.kernel, stuckAt, guess)) return true;
+    if (watch.stuck === undefined || guess === undefined) return true;
+    if (before?.at !== watch.stuck.at || before.seenIn === watch.stuck.seenIn) {
+      this.#ask(watch.kernel, flow);
+      return true;
+    }
+    if (!this.#tell(watch.kernel, watch.stuck.at, guess)) return true;
     watch.guesses = smaller;
-    watch.stuckAt = undefined;
+    watch.stuck = undefined;
     return smaller.length > 0;
+  }
+
+  #ask(kernel: Tuple, flow: Flow): void {
+    const mapping = activeMapping(flow);
+    if (mapping !== undefined) this.#o.ask(kernel, question(flow, mapping));
   }
 
   /** In the name of the far end: from its own address a guest takes nothing that comes by its link.

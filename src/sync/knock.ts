@@ -17,7 +17,7 @@ import { pureAck } from './segments.js';
 export const challenge = (kernel: Tuple, flow: Flow): Packet =>
   pureAck(kernel, { seq: seq(0), ack: seq(flow.knock), window: 0 });
 
-/** To the owner, on its wire: one below what it has acknowledged, so that it answers. */
+/** To the peer, on its wire: one below what it has acknowledged, so that it answers. */
 export function question(flow: Flow, mapping: Mapping): Packet {
   const ack = seqBefore(flow.rcvMax, flow.rcvNxt) ? flow.rcvMax : flow.rcvNxt;
   return pureAck(mapping.wire, {
