@@ -16,6 +16,7 @@ import {
   readRoutes,
 } from './doctor/network.js';
 import { checkRenewal } from './doctor/renewal.js';
+import { checkStuck } from './doctor/stuck.js';
 import { EXIT } from './exit.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 import { alignColumns, type Paint, painterFor } from './table.js';
@@ -51,6 +52,7 @@ async function examine(names: string[], o: DoctorOptions): Promise<Check[]> {
   const interfaces =
     names.length > 0 ? names : interfacesOf(daemon.status, config?.interfaces ?? [], routes);
   const checks = [...(await checkKernel()), ...configChecks, ...daemon.checks];
+  checks.push(...(await checkStuck(runDir, daemon.status, config ?? defaultConfig())));
   checks.push(checkSourcePorts((config ?? defaultConfig()).sourcePorts, readLocalPorts()));
   checks.push(...checkDefaultRoutes(...routes));
   for (const name of interfaces) {

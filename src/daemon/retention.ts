@@ -13,23 +13,25 @@ import type { Emit } from './monitor-events.js';
 export class Retention {
   #retained: RetainedAddresses;
   #emit: Emit;
-  #kept: Set<Address>;
+  readonly #kept = new Set<Address>();
+  /** Of the former daemon: retained again when needed, as somebody may have removed a part. */
+  readonly #former: Set<Address>;
 
   /** Knows what a former daemon has retained. */
   constructor(retained: RetainedAddresses, emit: Emit) {
     this.#retained = retained;
     this.#emit = emit;
-    this.#kept = new Set(retained.list());
+    this.#former = new Set(retained.list());
   }
 
   /** The addresses that are retained now. */
   addresses(): Address[] {
-    return [...this.#kept];
+    return [...this.#former, ...this.#kept];
   }
 
   /** To be called when routes have changed, before anything is sent by them. */
   routesChanged(): void {
-    if (this.#kept.size > 0) this.#retained.routesChanged();
+    if (this.addresses().length > 0) this.#retained.routesChanged();
   }
 
   /** Retains and releases, so that just what these flows need is kept.  `configured`: whether an
@@ -46,7 +48,7 @@ export class Retention {
     }
     // One that the kernel refuses (IPv6 was switched off) does not keep the others from it.
     for (const address of needed) if (!configured(address)) attempt(() => this.#keep(address));
-    for (const address of this.#kept) {
+    for (const address of this.addresses()) {
       if (!needed.has(address) || configured(address)) attempt(() => this.#release(address));
     }
   }
@@ -55,12 +57,14 @@ export class Retention {
     if (this.#kept.has(address)) return;
     this.#retained.retain(address);
     this.#kept.add(address);
+    if (this.#former.delete(address)) return;
     this.#emit({ event: 'address-retained', address });
   }
 
   #release(address: Address): void {
     this.#retained.release(address);
     this.#kept.delete(address);
+    this.#former.delete(address);
     this.#emit({ event: 'address-released', address });
   }
 }

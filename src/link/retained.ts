@@ -134,6 +134,34 @@ export class RetainedAddresses {
     return VERSIONS.flatMap((version) => this.#retained(version));
   }
 
+  /**
+   * What of a retained address is not there, as `ip` writes it: there are programs that remove rules
+   * and routes which are not their own.
+   */
+  missing(a: Address): string[] {
+    const version = family(a);
+    const rules = this.#kernel.list(getRules(version), 'list the policy rules', decodeRule);
+    const types = (isOf: (route: RouteRecord) => boolean) =>
+      new Set(
+        this.#ours(version)
+          .filter(isOf)
+          .map(({ type }) => type),
+      );
+    const there = {
+      local: types(({ destination }) => destination === a).has(ROUTE_TYPE.LOCAL),
+      default: types(({ prefixLength }) => prefixLength === 0).has(ROUTE_TYPE.UNICAST),
+      address: version === 6 || this.#onLoopback().includes(a),
+    };
+    return [
+      ...this.#rules(a)
+        .filter((rule) => !rules.some((known) => isSameRule(rule, known)))
+        .map(ruleText),
+      ...(there.local ? [] : [`route local ${a} dev lo table ${this.#table}`]),
+      ...(there.default ? [] : [`route default dev lo table ${this.#table}`]),
+      ...(there.address ? [] : [`address ${a}/32 dev lo`]),
+    ];
+  }
+
   /** Gives everything up, also what a crash has left halfway. */
   releaseAll(): void {
     for (const a of this.list()) this.release(a);
@@ -217,6 +245,16 @@ export class RetainedAddresses {
   #tag() {
     return { table: this.#table, protocol: RETAINED_PROTOCOL };
   }
+}
+
+type OwnRule = Pick<RuleRecord, 'priority' | 'from' | 'to' | 'mark' | 'table' | 'protocol'>;
+
+const isSameRule = (a: OwnRule, b: OwnRule): boolean =>
+  (['priority', 'from', 'to', 'mark', 'table', 'protocol'] as const).every((k) => a[k] === b[k]);
+
+function ruleText({ priority, from, to, mark, table }: OwnRule): string {
+  const matches = from === undefined ? `to ${to} fwmark 0x${mark.toString(16)}` : `from ${from}`;
+  return `rule ${priority}: ${matches} lookup ${table}`;
 }
 
 const onLoopback = (a: Address) => ({

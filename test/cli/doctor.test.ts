@@ -21,12 +21,14 @@ import {
   defaultInterfaces,
 } from '../../src/cli/doctor/network.js';
 import { checkRenewal } from '../../src/cli/doctor/renewal.js';
+import { describeStuck } from '../../src/cli/doctor/stuck.js';
 import { formatChecks } from '../../src/cli/doctor.js';
 import { explainError } from '../../src/cli/exit.js';
 import { missingCapabilities } from '../../src/cli/privileges.js';
 import { plain } from '../../src/cli/table.js';
+import type { FlowView } from '../../src/daemon/view.js';
 import { SystemError } from '../../src/libc/errno.js';
-import { STATUS } from '../daemon/fake-control.js';
+import { FLOWS, STATUS } from '../daemon/fake-control.js';
 import { temporaryDirectory, temporaryFile } from '../daemon/temporary.js';
 import { tiflow } from './tiflow.js';
 
@@ -201,6 +203,56 @@ describe('daemon and configuration', () => {
   test('a broken configuration', (t) => {
     const path = temporaryFile(t, 'tiflow.toml', 'x = 1');
     assert.deepEqual(levels(checkConfig(path).checks), [`fail config: ${path}:1: x: unknown key`]);
+  });
+});
+
+describe('flows that are stuck', () => {
+  const moved = {
+    ...{ kernel: '192.0.2.10:22 > 203.0.113.7:40000', moves: 1 },
+    wire: '198.51.100.7:22 > 203.0.113.7:40000',
+  };
+  const stuck = (o: Partial<FlowView> = {}): FlowView[] =>
+    FLOWS.slice(0, 1).map((flow) => ({ ...flow, state: 'stuck', ...o }));
+  const there = () => [];
+
+  test('none', () => assert.deepEqual(describeStuck(FLOWS, there), []));
+
+  test('what is missing of what an address needs that is gone', () => {
+    const asked: string[] = [];
+    const checks = describeStuck(stuck(moved), (a) => {
+      asked.push(a);
+      return ['rule 99: to 192.0.2.10 fwmark 0x5449 lookup 21577'];
+    });
+    assert.deepEqual(asked, ['192.0.2.10']);
+    assert.deepEqual(levels(checks), [
+      `fail flows.stuck: ${moved.kernel}: missing: ` +
+        'rule 99: to 192.0.2.10 fwmark 0x5449 lookup 21577',
+    ]);
+  });
+
+  test('nothing is missing: our own counter, or somebody else', () => {
+    assert.deepEqual(levels(describeStuck(stuck({ ...moved, reason: 'old-path' }), there)), [
+      `warn flows.stuck: ${moved.kernel}: dropped, and counted as old-path`,
+    ]);
+    assert.deepEqual(levels(describeStuck(stuck(moved), there)), [
+      `warn flows.stuck: ${moved.kernel}: dropped behind the boundary, by no counter of tiflow, ` +
+        'and its rules and routes are there',
+    ]);
+    assert.deepEqual(levels(describeStuck(stuck(), () => undefined)), [
+      `warn flows.stuck: ${stuck()[0]?.kernel}: dropped behind the boundary, ` +
+        'by no counter of tiflow',
+    ]);
+  });
+
+  test("many flows of one address are one check; a guest's, or of a host behind, has none here", () => {
+    const kernel = '[2001:db8:2::7]:22 > [2001:db8:3::7]:40000';
+    const flows = [...stuck({ kernel }), ...stuck({ kernel }), ...stuck({ kernel, tap: 'vnet0' })];
+    const gone = (a: string) => (a === '2001:db8:2::7' ? ['rule 99'] : []);
+    assert.deepEqual(levels(describeStuck(flows, gone)), [
+      `fail flows.stuck: 2 flows such as ${kernel}: missing: rule 99`,
+      `warn flows.stuck: ${kernel}: dropped behind the boundary, by no counter of tiflow`,
+    ]);
+    assert.equal(describeStuck(stuck({ kernel, forwarded: true }), gone)[0]?.level, 'warn');
   });
 });
 

@@ -44,3 +44,26 @@ test('IPv6 was switched off: IPv4 addresses are kept all the same, and it is tri
   update();
   assert.deepEqual(retention.addresses(), ['192.0.2.10', '2001:db8::2']);
 });
+
+test('what a former daemon has retained is retained again once, and is no news', () => {
+  const kept: Address[] = [];
+  const events: string[] = [];
+  const retained: Pick<RetainedAddresses, 'list' | 'retain' | 'release' | 'routesChanged'> = {
+    list: () => [address('192.0.2.10'), address('192.0.2.11')],
+    retain: (a) => kept.push(a),
+    release: () => undefined,
+    routesChanged: () => undefined,
+  };
+  const retention = new Retention(retained as RetainedAddresses, ({ event }) => events.push(event));
+  assert.deepEqual(retention.addresses(), ['192.0.2.10', '192.0.2.11']);
+  for (const _ of [1, 2]) {
+    retention.update(
+      [flowOf('192.0.2.10')],
+      () => false,
+      () => false,
+    );
+    assert.deepEqual(retention.addresses(), ['192.0.2.10']);
+  }
+  assert.deepEqual(kept, ['192.0.2.10']);
+  assert.deepEqual(events, ['address-released']);
+});

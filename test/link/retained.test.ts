@@ -68,6 +68,27 @@ describe('retained addresses', () => {
       assert.equal(everything(), once);
     });
 
+    it(`${a}: what somebody has removed is told, and is there again if it is retained again`, () => {
+      const table = MARK_AND_TABLE.table;
+      const all = [
+        `rule 99: to ${a} fwmark 0x5449 lookup ${table}`,
+        `rule 33000: from ${a} lookup ${table}`,
+        `route local ${a} dev lo table ${table}`,
+        `route default dev lo table ${table}`,
+        ...(family === 4 ? [`address ${a}/32 dev lo`] : []),
+      ];
+      assert.deepEqual(retained.missing(a), all);
+      retained.retain(a);
+      assert.deepEqual(retained.missing(a), []);
+      ip(`-${family} rule del priority 99`);
+      assert.deepEqual(retained.missing(a), all.slice(0, 1));
+      ip(`-${family} rule del priority 33000`);
+      ip(`-${family} route flush table ${table}`);
+      assert.deepEqual(retained.missing(a), all.slice(0, 4));
+      retained.retain(a);
+      assert.deepEqual(retained.missing(a), []);
+    });
+
     it(`${a} is as before when it has been told of changed routes`, () => {
       retained.retain(a);
       const once = everything();

@@ -8,8 +8,12 @@
  */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import type { Check } from '../../src/cli/doctor/check.js';
 import { now, until } from '../../src/lab/wait.js';
 import { Field, skip } from '../attack/field.js';
+
+const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 const RULE = `table inet other {
   chain input {
@@ -41,6 +45,33 @@ test('a flow whose packets are not taken is stuck, until they are', { skip }, as
   await transfer.streams.flowing(mendedAt);
   await until('the flow to be steady again', async () => (await stateOf()) === 'steady');
   assert.ok(daemon.find('revived', mendedAt));
+  const whole = await transfer.streams.finish();
+  assert.ok(whole.ok, whole.detail);
+});
+
+test('somebody removes a policy rule: doctor names it, the next daemon puts it back', {
+  skip,
+}, async () => {
+  const { lab, stage } = field;
+  const transfer = await stage.transfer();
+  transfer.streams.write(1e5);
+  await transfer.streams.flowing(now());
+  const was = lab.vmAddress(4);
+  const elsewhere = lab.record.plugged === 'athos' ? 'porthos' : 'athos';
+  await transfer.streams.flowing(lab.move(elsewhere));
+  lab.run('vm', ['ip', 'rule', 'del', 'priority', '99']);
+  const stuck = async () => (await stage.flow('vm', transfer))?.state === 'stuck';
+  await until('the flow to be shown as stuck', stuck);
+  const doctor = ['doctor', 'eth0', '--json', '--run-dir', lab.host('vm').run_dir];
+  const command = [process.execPath, MAIN, ...doctor].map((word) => `'${word}'`).join(' ');
+  const { checks } = JSON.parse(lab.run('vm', ['sh', '-c', `${command} || :`]));
+  const { message } = checks.find(({ id }: Check) => id === 'flows.stuck') ?? {};
+  assert.match(message, new RegExp(`^${was}:${transfer.port} > .*: missing: rule 99: to ${was} `));
+
+  await lab.killDaemon('vm');
+  lab.startDaemon('vm');
+  await lab.watchDaemon('vm');
+  await transfer.streams.flowing(now());
   const whole = await transfer.streams.finish();
   assert.ok(whole.ok, whole.detail);
 });
