@@ -8,6 +8,7 @@ import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_pr
 import {
   closeSync,
   cpSync,
+  existsSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -23,6 +24,7 @@ import { fileURLToPath } from 'node:url';
 import { DaemonClient } from '../../src/daemon/client.js';
 import type { StatusView } from '../../src/daemon/view.js';
 import { ownName } from '../../src/lab/own-name.js';
+import { onEveryExit } from '../../src/lab/runner.js';
 import { until } from '../../src/lab/wait.js';
 import { buildVariant } from '../boundary/variant.js';
 
@@ -205,6 +207,79 @@ test('a kernel without IPv6', async (t) => {
   assert.match(doctor.stdout, /^warn +kernel\.ipv6/m);
 });
 
+/** A connection from the host to its peer that says something all the time; waits for it to go on. */
+function talk(t: TestContext): (when: string) => Promise<void> {
+  const listen = `require('net').createServer((s) => s.pipe(s).on('error', () => {})).listen(7001)`;
+  const connect = `(function again() {
+    const s = require('net').connect(7001, '10.0.1.1').on('error', () => setTimeout(again, 100));
+    s.on('connect', () => s.write('x'));
+    s.on('data', () => { process.stdout.write('x'); setTimeout(() => s.write('x'), 5) });
+  })()`;
+  let heard = 0;
+  for (const [host, script] of [
+    [PEER, listen],
+    [HOST, connect],
+  ] as const) {
+    const child = spawn('nsenter', [`--net=/run/netns/${host}`, process.execPath, '-e', script]);
+    child.stdout.on('data', (bytes: Buffer) => {
+      heard += bytes.length;
+    });
+    t.after(() => child.kill());
+  }
+  return async (when) => {
+    const before = heard;
+    await until(`the connection to go on ${when}`, () => heard > before + 20);
+  };
+}
+
+/** The host is another one on its link. */
+function renumber(t: TestContext): void {
+  ip(HOST, 'addr del 10.0.1.2/24 dev eth0');
+  ip(HOST, 'addr add 10.0.1.3/24 dev eth0');
+  t.after(() => {
+    ip(HOST, 'addr del 10.0.1.3/24 dev eth0');
+    ip(HOST, 'addr replace 10.0.1.2/24 dev eth0');
+  });
+}
+
+/** A file system that a few files fill, below which nothing is when this process ends. */
+function tinyFilesystem(): string {
+  const directory = mkdtempSync(join(tmpdir(), `tiflow-stays-${process.pid}-`));
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k,mode=700', 'tiflow', directory]);
+  onEveryExit(() => {
+    spawnSync('umount', ['--recursive', '--lazy', directory]);
+    rmSync(directory, { recursive: true, force: true });
+  });
+  return directory;
+}
+
+test('a run directory without room: it stays, its flows go on and move', async (t) => {
+  const directory = tinyFilesystem();
+  const toml = 'interfaces = ["eth0"]';
+  const peer = daemon(t, { toml, host: PEER });
+  await peer.shows('the daemon of the peer', isAttached);
+  const { shows, runDir } = daemon(t, { toml, runDir: join(directory, 'run') });
+  await shows('the daemon', isAttached);
+  const goesOn = talk(t);
+  await goesOn('at first');
+  const filling = join(directory, 'filling');
+  const fill = () => writeFileSync(filling, new Uint8Array(512 * 1024));
+  assert.throws(fill, { code: 'ENOSPC' });
+  flap();
+  await shows('a failed round', ({ failed_rounds }) => /ENOSPC/.test(failed_rounds.last ?? ''));
+  await goesOn('without room');
+  renumber(t);
+  await shows('it to move', ({ flows }) => flows.moved === 1 && flows.moving === 0);
+  await goesOn('after its move');
+
+  const draft = join(runDir, 'links.json.new');
+  assert.ok(existsSync(draft), 'what could not be written');
+  rmSync(filling);
+  flap();
+  await shows('it to be written', () => !existsSync(draft));
+  await goesOn('with room again');
+});
+
 test('a mistake of ours ends it, with its listener open', async (t) => {
   const stuck = daemon(t, { toml: 'interfaces = ["eth0"]', preload: './own-mistake.js' });
   await until('it to end', () => stuck.process.exitCode !== null);
@@ -225,46 +300,15 @@ function installed(t: TestContext): string {
   return join(directory, 'dist/src/cli/main.js');
 }
 
-/** A connection from the host to its peer that says something all the time; how often, so far. */
-function talk(t: TestContext): () => number {
-  const listen = `require('net').createServer((s) => s.pipe(s).on('error', () => {})).listen(7001)`;
-  const connect = `(function again() {
-    const s = require('net').connect(7001, '10.0.1.1').on('error', () => setTimeout(again, 100));
-    s.on('connect', () => s.write('x'));
-    s.on('data', () => { process.stdout.write('x'); setTimeout(() => s.write('x'), 5) });
-  })()`;
-  let heard = 0;
-  for (const [host, script] of [
-    [PEER, listen],
-    [HOST, connect],
-  ] as const) {
-    const child = spawn('nsenter', [`--net=/run/netns/${host}`, process.execPath, '-e', script]);
-    child.stdout.on('data', (bytes: Buffer) => {
-      heard += bytes.length;
-    });
-    t.after(() => child.kill());
-  }
-  return () => heard;
-}
-
 test('an upgrade replaces the data plane under a connection that has moved', async (t) => {
   const toml = 'interfaces = ["eth0"]';
   const peer = daemon(t, { toml, host: PEER });
   await peer.shows('the daemon of the peer', isAttached);
   const former = daemon(t, { toml });
   await former.shows('the daemon', isAttached);
-  const heard = talk(t);
-  const goesOn = async (when: string) => {
-    const before = heard();
-    await until(`the connection to go on ${when}`, () => heard() > before + 20);
-  };
+  const goesOn = talk(t);
   await goesOn('at first');
-  ip(HOST, 'addr del 10.0.1.2/24 dev eth0');
-  ip(HOST, 'addr add 10.0.1.3/24 dev eth0');
-  t.after(() => {
-    ip(HOST, 'addr del 10.0.1.3/24 dev eth0');
-    ip(HOST, 'addr replace 10.0.1.2/24 dev eth0');
-  });
+  renumber(t);
   await former.shows('it to move', ({ flows }) => flows.moved === 1 && flows.moving === 0);
   await goesOn('after its move');
   const programs = () => on(HOST, 'tc', 'filter', 'show', 'dev', 'eth0', 'egress');
