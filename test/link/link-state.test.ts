@@ -18,7 +18,7 @@ const TENTATIVE = 0x40;
 describe('link state', () => {
   it('tells when a carrier comes and goes', () => {
     const state = new LinkState();
-    assert.deepEqual(state.apply(link({ carrier: true })), [carrier(true)]);
+    assert.deepEqual(state.apply(link({ carrier: true })), [linkAdded, carrier(true)]);
     assert.deepEqual(state.apply(link({ carrier: true })), []);
     assert.deepEqual(state.apply(link({ carrier: false })), [carrier(false)]);
     assert.deepEqual(state.apply(link({ carrier: true })), [carrier(true)]);
@@ -134,6 +134,7 @@ function believed(changes: LinkChange[]): Set<string> {
 const sorted = <T extends { address: string }>(list: T[]) =>
   list.toSorted((a, b) => a.address.localeCompare(b.address));
 
+const linkAdded = { type: 'link-added', interface: 'eth0' };
 const removed = { type: 'link-removed', interface: 'eth0' };
 const carrier = (up: boolean) => ({ type: 'carrier', interface: 'eth0', up });
 
