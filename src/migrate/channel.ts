@@ -139,6 +139,11 @@ export class Channel {
   }
 
   #join(name: string, socket: Socket): void {
+    // Else whoever connects last waits for ever, and QEMU waits with its monitor.
+    if (this.#lost !== undefined) {
+      socket.destroy();
+      return;
+    }
     this.#streams.set(name, socket);
     socket.on('data', (bytes: Buffer) => {
       socket.pause();

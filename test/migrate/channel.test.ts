@@ -177,6 +177,15 @@ test('a network that swallows everything is a cut', async (t) => {
   assert.equal((await destination.closed).clean, false);
 });
 
+test('a connection that comes after the channel has gone is closed', async (t) => {
+  const { source, one } = await pair(t, {}, {});
+  one.destroy();
+  await source.closed;
+  const [near, program] = await socketPair(t);
+  source.forward('nbd-1', near);
+  await once(program, 'close', { signal: AbortSignal.timeout(BOUND_MS) });
+});
+
 test('an answer that does not come', async (t) => {
   const { source } = await pair(t, {}, { request: () => new Promise(() => undefined) });
   await assert.rejects(source.request('go', {}, 20), /go: no answer in 20 ms/);
