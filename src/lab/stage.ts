@@ -5,6 +5,7 @@
 import type { FlowView } from '../daemon/view.js';
 import { checkFlow, flowOfPort } from './flow-check.js';
 import type { Lab, LabOptions, Protected } from './lab.js';
+import { writeSysctls } from './namespace.js';
 import { Scene } from './scene.js';
 import { Transfer, type TransferOptions } from './stream.js';
 import type { Site } from './topology.js';
@@ -26,6 +27,13 @@ export class Stage extends Scene<Lab> {
     const port = this.#port++;
     const options = { client: 'aramis', server: 'vm', family: this.family, port, ...o } as const;
     return { ...options, streams: await Transfer.open(this.lab, options) };
+  }
+
+  /** For connections of aramis and the VM that are opened from now on. */
+  chooseCongestionControl(name: string): void {
+    for (const host of ['vm', 'aramis'] as const) {
+      writeSysctls(this.lab.namespaces[host], { 'ipv4/tcp_congestion_control': name });
+    }
   }
 
   /** Unplugs the VM and plugs it in at the site; the moment is kept as that of a move. */

@@ -2,7 +2,7 @@
  * A path that is merely bad: loss, jitter, and a bottleneck that many connections overload. Nothing
  * may take that for a stall.
  */
-import { runInside, writeSysctls } from '../namespace.js';
+import { runInside } from '../namespace.js';
 import type { Case } from '../stage.js';
 import { now, pause } from '../wait.js';
 
@@ -28,10 +28,7 @@ export const congested: Case = {
   },
   async play(stage) {
     const { lab } = stage;
-    for (const host of ['vm', 'aramis'] as const) {
-      const choice = { 'ipv4/tcp_congestion_control': CONGESTION_CONTROL };
-      writeSysctls(lab.namespaces[host], choice);
-    }
+    stage.chooseCongestionControl(CONGESTION_CONTROL);
     const transfer = await stage.transfer({
       ...{ client: 'vm', server: 'aramis', connections: CONNECTIONS, gapMs: 1_000 },
     });
