@@ -134,9 +134,11 @@ export class DaemonClient {
   async *monitor(signal?: AbortSignal): AsyncGenerator<MonitorEvent> {
     const response = await this.#send('GET', '/v1/monitor', undefined, signal).catch(
       (error: NodeJS.ErrnoException) => {
+        if (signal?.aborted === true) return undefined;
         throw this.#explain(error);
       },
     );
+    if (response === undefined) return;
     if (response.statusCode !== 200) throw refusal(response, await readAll(response));
     const lines = createInterface({ input: response, crlfDelay: Number.POSITIVE_INFINITY });
     try {

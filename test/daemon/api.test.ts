@@ -431,6 +431,11 @@ describe('monitor', () => {
     assert.equal(control.listeners.size, 0);
   });
 
+  test('a reader may leave before it is answered', async (t) => {
+    const { client } = await serve(t);
+    for await (const _ of client.monitor(AbortSignal.abort())) assert.fail('an event');
+  });
+
   test('a reader that leaves is forgotten', async (t) => {
     const { client, control } = await serve(t);
     const leave = new AbortController();
