@@ -167,6 +167,17 @@ static __always_inline void flow_take_back(struct flow *f, const struct packet *
 	f->snd_una = s;
 }
 
+/* Nothing in flight, and it probes for a window, which lies one below SND.NXT (RFC 9293, section 3.8.4):
+ * what that was closed for is acknowledged, by an ACK that came before it was closed, or that the
+ * daemon has injected.  No other would come.
+ */
+static __always_inline void flow_open_window(struct flow *f, const struct packet *p)
+{
+	if (f->flags & FLOW_CLOSED && !p->payload && !(p->flags & TCP_FIN) &&
+	    bpf_ntohl(p->tcp.seq) + 1 == f->snd_nxt)
+		__sync_fetch_and_and(&f->flags, ~FLOW_CLOSED);
+}
+
 /* Only an ACK of its kernel says that a FIN has been taken: there are many reasons not to. */
 static __always_inline void flow_track_fin_taken(struct flow *f, seq ack)
 {
@@ -198,6 +209,7 @@ static __always_inline bool flow_track_out(struct flow *f, const struct packet *
 		f->resumed_at = now;
 	taken_out(f, p, kernel, now);
 	flow_take_back(f, p);
+	flow_open_window(f, p);
 	flow_track_resent(f, p, kernel, now);
 	if (f->seen_out != now)
 		f->seen_out = now;

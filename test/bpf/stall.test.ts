@@ -185,6 +185,18 @@ both('closed: the window opens with the first ACK of what is in flight', (f) => 
   plane.expect(view, 'in', 'A  11:11(0) ack 101 win 600', 'same');
 });
 
+both('closed: a kernel that probes has nothing in flight, and hears of the window', (f) => {
+  const view = openFlow(plane, f);
+  plane.boundary.command({ verb: 'close', kernel: view.tuple });
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 600', 'A  1:1(0) ack 1 win 0');
+  plane.expect(view, 'out', 'A  0:0(0) ack 1 win 500', 'same');
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 600', 'same');
+  const waiting = unanswered(f);
+  plane.boundary.command({ verb: 'close', kernel: waiting.tuple });
+  plane.expect(waiting, 'out', 'A  0:0(0) ack 1 win 500', 'same');
+  plane.expect(waiting, 'in', 'A  1:1(0) ack 1 win 600', 'A  1:1(0) ack 1 win 0');
+});
+
 both('told of no window with data in flight: an ACK goes as it would with one', (f) => {
   const view = unanswered(f);
   const ack = 'A  1:1(0) ack 11 win 500';
