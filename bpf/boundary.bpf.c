@@ -101,7 +101,7 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 				      const struct flow *f, const struct mapping *m)
 {
 	struct rewrite r = {
-		.tuple = m->wire,
+		.tuple = &m->wire,
 		.seq_delta = m->snd_delta,
 		.ack_delta = m->rcv_delta,
 		.ack_limit = f->rcv_max,
@@ -137,7 +137,7 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 	struct flow *f = bpf_map_lookup_elem(&flows, kernel);
 	struct settings *s = settings_read();
 	struct mapping *m = f ? flow_mapping(f) : 0;
-	struct rewrite r = { .tuple = *kernel };
+	struct rewrite r = { .tuple = kernel };
 	seq in_seq, in_ack;
 	int failed;
 

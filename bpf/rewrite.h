@@ -11,7 +11,7 @@
 
 /* What one packet becomes. */
 struct rewrite {
-	struct tuple tuple; /* the new one, local first */
+	const struct tuple *tuple; /* the new one; no copy: Linux 6.1 allows a chain of calls 512 bytes */
 	seq seq_delta;      /* to add */
 	seq ack_delta;      /* to add to ACK and SACK blocks */
 	seq ack_limit;      /* outgoing, in the old view: no ACK or SACK block above this */
@@ -198,15 +198,15 @@ static __always_inline int rewrite_packet(struct __sk_buff *skb, const struct pa
 
 	__builtin_memcpy(&old, &p->tcp, sizeof(old));
 	new = old;
-	new.source = direction == OUT ? r->tuple.local_port : r->tuple.remote_port;
-	new.target = direction == OUT ? r->tuple.remote_port : r->tuple.local_port;
+	new.source = direction == OUT ? r->tuple->local_port : r->tuple->remote_port;
+	new.target = direction == OUT ? r->tuple->remote_port : r->tuple->local_port;
 	new.seq = bpf_htonl(bpf_ntohl(old.seq) + r->seq_delta);
 	if (p->flags & TCP_ACK)
 		new.ack = bpf_htonl(rewrite_ack(p, r));
 
 	if (o->sack && rewrite_sack_option(skb, p, o->sack_blocks, o->sack, r))
 		return DROP_REWRITE;
-	sum = rewrite_addresses(skb, p->ipv6, p->l3, &p->tuple, &r->tuple, direction);
+	sum = rewrite_addresses(skb, p->ipv6, p->l3, &p->tuple, r->tuple, direction);
 	if (sum < 0 || checksum_replace_addresses(skb, p, p->l4 + 16, sum))
 		return DROP_REWRITE;
 	sum = bpf_csum_diff((__be32 *)&old, sizeof(old), (__be32 *)&new, sizeof(new), 0);
