@@ -124,7 +124,7 @@ enum flow_flag {
 	FLOW_RESET = 16,
 	FLOW_FORWARDED = 32, /* another host's: this machine is its gateway */
 	FLOW_STALLED = 64,  /* the daemon has been told so, and nothing has come in since */
-	FLOW_CLOSED = 128,  /* its kernel hears of no window until what is in flight is acknowledged */
+	FLOW_CLOSED = 128,  /* its kernel hears of no window until what was in flight is acked, or it probes */
 	FLOW_EMBRYONIC = 256, /* the SYN/ACK is out, and nobody has shown to have got it */
 	FLOW_FIN_SEEN = 512, /* a FIN has come in whose end is `rcv_fin` */
 	FLOW_STUCK = 1024,  /* what comes in is not taken; the daemon has been told so */
