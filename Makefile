@@ -105,8 +105,9 @@ $(OUT)/.built: $(MODULES) tsconfig.json $(NEWER)
 	@touch $@
 
 tiflow: Makefile
-	@printf '%s\n' '#!/bin/sh' '# Runs the CLI from this checkout.' \
-	  'exec node "$$(dirname "$$(readlink -f "$$0")")/$(OUT)/src/cli/main.js" "$$@"' > $@
+	@printf '%s\n' '#!/bin/sh' '# Runs the CLI, or the lab, from this checkout.' \
+	  'part=cli; [ "$${1-}" = lab ] && part=lab' \
+	  'exec node "$$(dirname "$$(readlink -f "$$0")")/$(OUT)/src/$$part/main.js" "$$@"' > $@
 	@chmod +x $@
 
 node_modules/.package-lock.json: package-lock.json

@@ -5,9 +5,9 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { resolve } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { DaemonClient, DaemonNotRunning } from '../daemon/client.js';
-import { daemonPid, logPath, makeDirectory } from '../daemon/run-directory.js';
-import type { StatusView } from '../daemon/view.js';
+import { DaemonClient, DaemonNotRunning } from '../daemon/api/client.js';
+import { daemonPid, logPath, makeDirectory } from '../daemon/config/run-directory.js';
+import type { StatusView } from '../daemon/view/view.js';
 import { EXIT, type ExitCode, VerbError } from './exit.js';
 
 const START_TIMEOUT_MS = 15_000;

@@ -3,7 +3,7 @@
 import { release } from 'node:os';
 import type { Command } from 'commander';
 import pino, { type Logger } from 'pino';
-import { CONFIG_PATH, type Config, interfaceName, readConfig } from '../daemon/config.js';
+import { CONFIG_PATH, type Config, interfaceName, readConfig } from '../daemon/config/config.js';
 import { SystemError } from '../libc/errno.js';
 import { checkRelease } from './doctor/kernel.js';
 import { EXIT, tell, UsageError, VerbError } from './exit.js';

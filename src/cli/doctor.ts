@@ -1,9 +1,9 @@
 /* `tiflow doctor`: will it work here, and if not, what is to be done.  Changes nothing. */
 
 import type { Command } from 'commander';
-import { CONFIG_PATH, defaultConfig, RUN_DIR } from '../daemon/config.js';
-import { tiflowVersion } from '../daemon/version.js';
-import type { StatusView } from '../daemon/view.js';
+import { CONFIG_PATH, defaultConfig, RUN_DIR } from '../daemon/config/config.js';
+import { tiflowVersion } from '../daemon/view/version.js';
+import type { StatusView } from '../daemon/view/view.js';
 import type { Check } from './doctor/check.js';
 import { checkConfig, checkDaemon } from './doctor/daemon.js';
 import { checkKernel } from './doctor/kernel.js';

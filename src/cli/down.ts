@@ -7,10 +7,10 @@
  */
 
 import type { Command } from 'commander';
-import { DaemonClient, DaemonNotRunning } from '../daemon/client.js';
-import { CONFIG_PATH, type Config, readConfig } from '../daemon/config.js';
-import { removeRunDirectory } from '../daemon/run-directory.js';
-import { removeRecords } from '../daemon/vm-record.js';
+import { DaemonClient, DaemonNotRunning } from '../daemon/api/client.js';
+import { CONFIG_PATH, type Config, readConfig } from '../daemon/config/config.js';
+import { removeRunDirectory } from '../daemon/config/run-directory.js';
+import { removeRecords } from '../daemon/vm/record.js';
 import { SystemError } from '../libc/errno.js';
 import { waitUntilStopped } from './background.js';
 import { VerbError } from './exit.js';
@@ -127,7 +127,7 @@ function refuseToBreak(
 }
 
 async function releaseRetained(config: Config): Promise<void> {
-  const { Netlink } = await import('../link/netlink.js');
+  const { Netlink } = await import('../netlink/netlink.js');
   const { RetainedAddresses } = await import('../link/retained.js');
   const { DetourTable } = await import('../link/detour.js');
   const netlink = new Netlink();
@@ -143,7 +143,7 @@ async function releaseRetained(config: Config): Promise<void> {
 
 /* While the boundary is still there, so that the reset finds its way to the peer. */
 async function resetSockets(tuples: readonly string[]): Promise<void> {
-  const { Netlink } = await import('../link/netlink.js');
+  const { Netlink } = await import('../netlink/netlink.js');
   const { destroySocket, tcpSockets } = await import('../link/sockets.js');
   const { tupleText } = await import('../wire/tuple.js');
   const netlink = new Netlink();

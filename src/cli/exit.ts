@@ -3,8 +3,8 @@
  * Verbs throw; here every error becomes an exit code and the lines for stderr.
  */
 
-import { DaemonNotRunning } from '../daemon/client.js';
-import { ConfigError } from '../daemon/config.js';
+import { DaemonNotRunning } from '../daemon/api/client.js';
+import { ConfigError } from '../daemon/config/config.js';
 
 export const EXIT = {
   ok: 0,

@@ -3,9 +3,9 @@
  */
 
 import type { Command } from 'commander';
-import { DaemonClient } from '../daemon/client.js';
-import { formatDuration } from '../daemon/duration.js';
-import type { FlowState, FlowView } from '../daemon/view.js';
+import { DaemonClient } from '../daemon/api/client.js';
+import { formatDuration } from '../daemon/config/duration.js';
+import type { FlowState, FlowView } from '../daemon/view/view.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 import { alignColumns, type Colour, type Paint, painterFor } from './table.js';
 

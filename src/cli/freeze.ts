@@ -1,9 +1,9 @@
 /* `tiflow freeze`: before a planned move, so that no peer loses anything or backs off. */
 
 import type { Command } from 'commander';
-import { DaemonClient } from '../daemon/client.js';
-import { parseDurationMs } from '../daemon/duration.js';
-import { FREEZE_MS } from '../daemon/view.js';
+import { DaemonClient } from '../daemon/api/client.js';
+import { parseDurationMs } from '../daemon/config/duration.js';
+import { FREEZE_MS } from '../daemon/view/view.js';
 import { UsageError } from './exit.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 

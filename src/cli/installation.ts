@@ -4,9 +4,9 @@
 
 import { FLOW_FLAG, type Flow, PLACE_FLAG } from '../boundary/abi.gen.js';
 import type { Boundary } from '../boundary/boundary.js';
-import type { DaemonClient } from '../daemon/client.js';
-import { flowIsAlive } from '../daemon/flow-views.js';
-import type { FlowView, StatusView } from '../daemon/view.js';
+import type { DaemonClient } from '../daemon/api/client.js';
+import { flowIsAlive } from '../daemon/view/flow-views.js';
+import type { FlowView, StatusView } from '../daemon/view/view.js';
 import { interfaceIndex } from '../libc/socket.js';
 import { tupleText } from '../wire/tuple.js';
 

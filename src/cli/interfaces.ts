@@ -1,7 +1,7 @@
 /* The interfaces of this network namespace, by name. */
 
 import { readFileSync } from 'node:fs';
-import { didYouMean } from '../daemon/suggestion.js';
+import { didYouMean } from '../daemon/config/suggestion.js';
 import { UsageError } from './exit.js';
 
 /* /proc/net follows the namespace of the process; /sys/class/net shows the one in which /sys was

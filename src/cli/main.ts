@@ -1,35 +1,27 @@
 #!/usr/bin/env node
 /* The `tiflow` command: one file per verb, added here.
  *
- * Not here: what a verb does.  Verbs throw; this is the only place that turns an error into an
- * exit code.
+ * Not here: what a verb does.  The test bench has an entry of its own (lab/main.ts).
  */
 
 import { realpathSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Command, CommanderError } from 'commander';
-import { tiflowVersion } from '../daemon/version.js';
-import { addLabCommands } from '../lab/cli.js';
+import type { Command } from 'commander';
 import { addDaemon } from './daemon.js';
 import { addDoctor } from './doctor.js';
 import { addDown } from './down.js';
-import { EXIT, tell } from './exit.js';
 import { addFlows } from './flows.js';
 import { addFreeze } from './freeze.js';
 import { addMigrate } from './migrate.js';
 import { addMonitor } from './monitor.js';
 import { addProbe } from './probe.js';
+import { newProgram, runProgram } from './program.js';
 import { addReceive } from './receive.js';
 import { addStatus } from './status.js';
 import { addUp } from './up.js';
 
 function buildProgram(): Command {
-  const program = new Command('tiflow')
-    .description('TCP connections that go on when either end gets a new IP address')
-    .version(tiflowVersion(), '-V, --version')
-    .showSuggestionAfterError()
-    .showHelpAfterError('(tiflow --help shows what there is)')
-    .exitOverride();
+  const program = newProgram('TCP connections that go on when either end gets a new IP address');
   addUp(program);
   addDown(program);
   addStatus(program);
@@ -41,28 +33,11 @@ function buildProgram(): Command {
   addDaemon(program);
   addMigrate(program);
   addReceive(program);
-  addLabCommands(program);
   return program;
 }
 
 /** Runs one command line; returns the exit code.  `args` without interpreter and script. */
-export async function main(args: string[]): Promise<number> {
-  process.stdout.on('error', endWithOutput);
-  try {
-    await buildProgram().parseAsync(args, { from: 'user' });
-    return Number(process.exitCode ?? EXIT.ok);
-  } catch (error) {
-    if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT.ok : EXIT.usage;
-    return tell(error);
-  }
-}
-
-/* `tiflow flows | head -1` is no failure. */
-function endWithOutput(error: NodeJS.ErrnoException): void {
-  if (error.code === 'EPIPE') process.exit(EXIT.ok);
-  process.stderr.write(`tiflow: write to standard output: ${error.code ?? error.message}\n`);
-  process.exit(EXIT.failure);
-}
+export const main = (args: string[]): Promise<number> => runProgram(buildProgram(), args);
 
 if (process.argv[1] && realpathSync(process.argv[1]) === fileURLToPath(import.meta.url)) {
   process.exitCode = await main(process.argv.slice(2));

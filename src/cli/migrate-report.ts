@@ -2,7 +2,7 @@
  * object a line with --json; and its exit code.
  */
 
-import { formatDuration } from '../daemon/duration.js';
+import { formatDuration } from '../daemon/config/duration.js';
 import type { LastEvent, MigrationEvent, Report, StageName } from '../migrate/event.js';
 import type { Facts } from '../migrate/migration.js';
 import type { Outcome, StageFailure } from '../migrate/stages.js';

@@ -2,7 +2,7 @@
 
 import { once } from 'node:events';
 import type { Command } from 'commander';
-import { DaemonClient } from '../daemon/client.js';
+import { DaemonClient } from '../daemon/api/client.js';
 import { EXIT, VerbError } from './exit.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 

@@ -3,8 +3,8 @@
  */
 
 import type { Command } from 'commander';
-import { CONFIG_PATH, ConfigError, readConfig } from '../daemon/config.js';
-import type { Psk } from '../daemon/psk.js';
+import { CONFIG_PATH, ConfigError, readConfig } from '../daemon/config/config.js';
+import type { Psk } from '../daemon/config/psk.js';
 import type { Probed } from '../probe/probe.js';
 import type { Prober, Way } from '../probe/prober.js';
 import type { Family } from '../wire/address.js';
@@ -57,7 +57,7 @@ type LocalWay = Way & { interface: string };
 async function wayTo(target: Target, o: ProbeVerbOptions): Promise<LocalWay> {
   const version: Family | undefined = o.ipv4 ? 4 : o.ipv6 ? 6 : undefined;
   const destination = await resolveTarget(target.host, version);
-  const { Netlink } = await import('../link/netlink.js');
+  const { Netlink } = await import('../netlink/netlink.js');
   const { routeTo } = await import('../link/route.js');
   const netlink = new Netlink();
   try {

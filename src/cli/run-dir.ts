@@ -10,7 +10,7 @@ import {
   RUN_DIR,
   readConfig,
   STATE_DIR,
-} from '../daemon/config.js';
+} from '../daemon/config/config.js';
 
 export interface RunDirOption {
   runDir?: string;

@@ -1,9 +1,9 @@
 /* `tiflow status`: is it on, where, and what does it protect. */
 
 import type { Command } from 'commander';
-import { DaemonClient } from '../daemon/client.js';
-import { formatDuration } from '../daemon/duration.js';
-import { LACKS, type StatusView } from '../daemon/view.js';
+import { DaemonClient } from '../daemon/api/client.js';
+import { formatDuration } from '../daemon/config/duration.js';
+import { LACKS, type StatusView } from '../daemon/view/view.js';
 import { addRunDirOption, type RunDirOption, runDirOf } from './run-dir.js';
 import { alignColumns, type Paint, painterFor } from './table.js';
 

@@ -1,10 +1,10 @@
 /* `tiflow up IF...`: protect the connections of these interfaces from now on. */
 
 import type { Command } from 'commander';
-import { DaemonClient, DaemonNotRunning } from '../daemon/client.js';
-import { CONFIG_PATH, readConfig } from '../daemon/config.js';
-import { logPath, removeRunDirectory } from '../daemon/run-directory.js';
-import type { StatusView } from '../daemon/view.js';
+import { DaemonClient, DaemonNotRunning } from '../daemon/api/client.js';
+import { CONFIG_PATH, readConfig } from '../daemon/config/config.js';
+import { logPath, removeRunDirectory } from '../daemon/config/run-directory.js';
+import type { StatusView } from '../daemon/view/view.js';
 import { startDaemon, waitUntilStopped } from './background.js';
 import { requireInterfaces } from './interfaces.js';
 import { requirePrivileges } from './privileges.js';

@@ -13,15 +13,16 @@ import { WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { LUGGAGE_FORMAT } from '../boundary/transfer.js';
 import { after, attempt, guarded, guardRounds, onEvent, soon } from '../libc/guard.js';
+import { monotonicMs } from '../libc/monotonic.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
 import { interfaceIndex } from '../libc/socket.js';
 import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
-import { Netlink } from '../link/netlink.js';
 import { RetainedAddresses } from '../link/retained.js';
 import { routeTo } from '../link/route.js';
 import { destroySocket, hasSocket, progressOf, tcpSockets } from '../link/sockets.js';
+import { Netlink } from '../netlink/netlink.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
 import { rehearse } from '../sync/rehearsal.js';
@@ -29,11 +30,33 @@ import { resetOf } from '../sync/segments.js';
 import { type Address, address, family } from '../wire/address.js';
 import { decodePacket, encodePacket } from '../wire/packet.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
-import { type ApiServer, serveApi } from './api.js';
-import { monotonicMs } from './clock.js';
-import type { Config } from './config.js';
-import { Detours, withDetours } from './detours.js';
-import { FailedRounds } from './failed-rounds.js';
+import { type ApiServer, serveApi } from './api/api.js';
+import { statusView } from './api/status.js';
+import type { Config } from './config/config.js';
+import { claimRunDirectory, type RunDirectory } from './config/run-directory.js';
+import { Freezer } from './flows/freezer.js';
+import { Knocks } from './flows/knocks.js';
+import { Mobility } from './flows/mobility.js';
+import { MovedHook } from './flows/moved-hook.js';
+import { NarrowPaths } from './flows/narrow-paths.js';
+import { KernelOccupancy } from './flows/occupancy.js';
+import { Orphans } from './flows/orphans.js';
+import { DaemonOutlet, TapSender } from './flows/outlet.js';
+import { Stalls } from './flows/stalls.js';
+import { StuckFlows } from './flows/stuck.js';
+import { Upkeep } from './flows/upkeep.js';
+import { Uplinks } from './flows/uplinks.js';
+import { Detours, withDetours } from './host/detours.js';
+import { FailedRounds } from './host/failed-rounds.js';
+import { lacksOf } from './host/lacks.js';
+import { LinkCare } from './host/link-care.js';
+import { Retention } from './host/retention.js';
+import { Routes } from './host/routes.js';
+import { configure, tapMarks } from './host/settings.js';
+import { Settling } from './host/settling.js';
+import { Translations } from './host/translations.js';
+import { Wanted } from './host/wanted.js';
+import { WaysOut } from './host/ways-out.js';
 import {
   flowIsEmbryonic,
   flowView,
@@ -41,29 +64,14 @@ import {
   legacyConnections,
   legacyOfVms,
   legacyView,
-} from './flow-views.js';
-import { Freezer } from './freezer.js';
-import { Knocks } from './knocks.js';
-import { lacksOf } from './lacks.js';
-import { LinkCare } from './link-care.js';
-import { Mobility } from './mobility.js';
-import { type Emit, type NewEvent, ofLinkChange, ofSyncEvent, stamp } from './monitor-events.js';
-import { MovedHook } from './moved-hook.js';
-import { NarrowPaths } from './narrow-paths.js';
-import { KernelOccupancy } from './occupancy.js';
-import { Orphans } from './orphans.js';
-import { DaemonOutlet, TapSender, tapMarks } from './outlet.js';
-import { Retention } from './retention.js';
-import { Routes } from './routes.js';
-import { claimRunDirectory, type RunDirectory } from './run-directory.js';
-import { configure } from './settings.js';
-import { Settling } from './settling.js';
-import { Stalls } from './stalls.js';
-import { statusView } from './status.js';
-import { StuckFlows } from './stuck.js';
-import { Translations } from './translations.js';
-import { Upkeep } from './upkeep.js';
-import { Uplinks } from './uplinks.js';
+} from './view/flow-views.js';
+import {
+  type Emit,
+  type NewEvent,
+  ofLinkChange,
+  ofSyncEvent,
+  stamp,
+} from './view/monitor-events.js';
 import {
   type DaemonControl,
   type FlowsView,
@@ -74,12 +82,10 @@ import {
   type StatusView,
   type TapControl,
   type TapsView,
-} from './view.js';
-import { VmFlows } from './vm-flows.js';
-import { addressMove } from './vm-view.js';
-import { Vms } from './vms.js';
-import { Wanted } from './wanted.js';
-import { WaysOut } from './ways-out.js';
+} from './view/view.js';
+import { addressMove } from './vm/view.js';
+import { VmFlows } from './vm/vm-flows.js';
+import { Vms } from './vm/vms.js';
 
 /* RFC 791: what every IPv4 link carries; only for a tap that vanished meanwhile. */
 const MTU_LEAST = 576;

@@ -1,7 +1,7 @@
 /**
  * Hosts some of which run a tiflow daemon: waiting for it, its API, its end.
  */
-import type { StatusView } from '../daemon/view.js';
+import type { StatusView } from '../daemon/view/view.js';
 import { Hosts } from './hosts.js';
 import { endProcess, LabError } from './namespace.js';
 import { type LabRecord, removeLab, saveRecord } from './registry.js';

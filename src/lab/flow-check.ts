@@ -1,7 +1,7 @@
 /**
  * Whether two daemons speak of a connection as one: the same TI flow, one wire, settled.
  */
-import type { FlowView } from '../daemon/view.js';
+import type { FlowView } from '../daemon/view/view.js';
 import type { Scene } from './scene.js';
 import { until } from './wait.js';
 import type { WatchedDaemon } from './watched-daemon.js';

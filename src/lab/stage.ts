@@ -2,7 +2,7 @@
  * The scene of the topology `paper`: transfers between aramis and the VM, and the moves of the
  * VM's cable.
  */
-import type { FlowView } from '../daemon/view.js';
+import type { FlowView } from '../daemon/view/view.js';
 import { checkFlow, flowOfPort } from './flow-check.js';
 import type { Lab, LabOptions, Protected } from './lab.js';
 import { writeSysctls } from './namespace.js';

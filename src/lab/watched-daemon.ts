@@ -2,14 +2,14 @@
  * A tiflow daemon as the lab sees it: its API, and the events of its monitor stream collected
  * for later questions ("when was the SYN sent?"), across the deaths of the daemon itself.
  */
-import { DaemonClient } from '../daemon/client.js';
+import { DaemonClient } from '../daemon/api/client.js';
 import type {
   FlowView,
   FreezeView,
   MonitorEvent,
   MonitorEventName,
   StatusView,
-} from '../daemon/view.js';
+} from '../daemon/view/view.js';
 import { until } from './wait.js';
 
 export class WatchedDaemon {

@@ -7,7 +7,7 @@
  * all that can be done again (daemon/failed-rounds.ts).  Our own mistakes go through and end the
  * process; the pinned data plane keeps forwarding.
  *
- * Nothing else in the daemon may call setTimeout() and the like: test/daemon/guard.test.ts looks.
+ * Nothing else in the daemon may call setTimeout() and the like: test/daemon/sources.test.ts looks.
  * Rejected: a handler of uncaughtException, which would need no such rule, but ends the round of
  * everybody who was to be told of the same event, and cannot let one of a thousand flows fail alone.
  */

@@ -22,6 +22,7 @@ import {
   SOCK_DGRAM,
   sendTo,
 } from '../libc/socket.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { type Address, family } from '../wire/address.js';
 import { arpAnnouncement } from '../wire/arp.js';
 import {
@@ -34,7 +35,6 @@ import {
 } from '../wire/ethernet.js';
 import { ALL_NODES, unsolicitedAdvertisement } from '../wire/neighbour.js';
 import { ipv6Setting } from './ipv6-setting.js';
-import type { Netlink } from './netlink.js';
 import { decodeLink, type LinkRecord } from './rtnetlink.js';
 import { getLink } from './rtnetlink-request.js';
 

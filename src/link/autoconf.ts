@@ -37,6 +37,8 @@ import {
   receive,
   SOCK_RAW,
 } from '../libc/socket.js';
+import { decodeMessages } from '../netlink/message.js';
+import type { Netlink } from '../netlink/netlink.js';
 import type { Address } from '../wire/address.js';
 import { ipv6Setting } from './ipv6-setting.js';
 import {
@@ -46,9 +48,7 @@ import {
   prefixOf,
   silentRouters,
 } from './learned.js';
-import { decodeMessages } from './message.js';
 import { forgetUnresolved, isUnresolved } from './neighbours.js';
-import type { Netlink } from './netlink.js';
 import { solicitRouters } from './router-solicitation.js';
 import { decodePrefix, GROUP, RTM } from './rtnetlink.js';
 

@@ -2,9 +2,9 @@
  * Whether the kernel tracks a connection, as a machine does that forwards or has a firewall.
  */
 import { SystemError } from '../libc/errno.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
 import { getTracked, NETLINK_NETFILTER } from './conntrack.js';
-import type { Netlink } from './netlink.js';
 
 /* No such connection; no connection tracking in this kernel; not for us to see. */
 const NOT_TRACKED = ['ENOENT', 'EPROTONOSUPPORT', 'ENOTSUP', 'EINVAL', 'EPERM'];

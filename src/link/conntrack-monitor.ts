@@ -6,14 +6,14 @@ import { SystemError } from '../libc/errno.js';
 import { attempt } from '../libc/guard.js';
 import type { Poller } from '../libc/poller.js';
 import { closeFd, receive } from '../libc/socket.js';
+import { decodeMessages } from '../netlink/message.js';
+import { openNotifications } from '../netlink/netlink.js';
 import {
   DESTROYED_GROUP,
   decodeDestroyed,
   NETLINK_NETFILTER,
   type Translation,
 } from './conntrack.js';
-import { decodeMessages } from './message.js';
-import { openNotifications } from './netlink.js';
 
 const DATAGRAM_BYTES = 64 << 10;
 

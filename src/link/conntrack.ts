@@ -9,7 +9,7 @@
  * (nf_nat_masquerade.c), while `snat to ADDRESS` remembers: that is all the difference there is.
  * Measured: what is put back as source NAT, translates as before (test/kernel/masquerade.test.ts).
  */
-import { type Address, addressBytes, addressFromBytes, family } from '../wire/address.js';
+
 import {
   type Attributes,
   attribute,
@@ -17,7 +17,8 @@ import {
   encodeMessage,
   FLAG,
   type NetlinkMessage,
-} from './message.js';
+} from '../netlink/message.js';
+import { type Address, addressBytes, addressFromBytes, family } from '../wire/address.js';
 
 /** NETLINK_NETFILTER */
 export const NETLINK_NETFILTER = 12;

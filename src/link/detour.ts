@@ -29,10 +29,10 @@
  */
 import { ERRNO, SystemError } from '../libc/errno.js';
 import { interfaceIndex } from '../libc/socket.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { type Address, family } from '../wire/address.js';
 import { KernelObjects } from './kernel-objects.js';
 import { forgetUnresolved } from './neighbours.js';
-import type { Netlink } from './netlink.js';
 import { RETAINED_PROTOCOL } from './retained.js';
 import {
   decodeRoute,

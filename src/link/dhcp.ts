@@ -10,9 +10,9 @@
  */
 import { readFile, readlink } from 'node:fs/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { run, start } from '../libc/command.js';
 import { ERRNO, SystemError } from '../libc/errno.js';
 import { interfaceIndex } from '../libc/socket.js';
-import { run, start } from './command.js';
 import { type ProgramRecord, programsHere } from './processes.js';
 
 /* Whoever manages an interface comes before a client that it may have started. */

@@ -1,9 +1,10 @@
 /*
  * TCP sockets in inet_diag messages (sock_diag(7), linux/inet_diag.h).  Pure.
  */
+
+import { encodeMessage, FLAG, type NetlinkMessage } from '../netlink/message.js';
 import { addressBytes, addressFromBytes, family } from '../wire/address.js';
 import type { Tuple } from '../wire/tuple.js';
-import { encodeMessage, FLAG, type NetlinkMessage } from './message.js';
 import { ADDRESS_FAMILY, type Version } from './rtnetlink.js';
 
 const SOCK_DIAG_BY_FAMILY = 20;

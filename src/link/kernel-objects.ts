@@ -3,8 +3,8 @@
  * again does no harm.
  */
 import { SystemError } from '../libc/errno.js';
-import type { NetlinkMessage } from './message.js';
-import type { Netlink } from './netlink.js';
+import type { NetlinkMessage } from '../netlink/message.js';
+import type { Netlink } from '../netlink/netlink.js';
 
 export class KernelObjects {
   #netlink: Netlink;

@@ -3,8 +3,8 @@
  * make it forget them.  When to do that: autoconf.ts.
  */
 import { SystemError } from '../libc/errno.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { type Address, addressBytes, addressFromBytes, family } from '../wire/address.js';
-import type { Netlink } from './netlink.js';
 import {
   type AddressRecord,
   decodeAddress,

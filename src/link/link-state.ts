@@ -3,8 +3,9 @@
  *
  * Pure: messages in, changes out.
  */
+
+import type { NetlinkMessage } from '../netlink/message.js';
 import type { Address } from '../wire/address.js';
-import type { NetlinkMessage } from './message.js';
 import { RETAINED_PROTOCOL } from './retained.js';
 import {
   type AddressRecord,

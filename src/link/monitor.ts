@@ -11,10 +11,10 @@ import { SystemError } from '../libc/errno.js';
 import { attempt } from '../libc/guard.js';
 import type { Poller } from '../libc/poller.js';
 import { closeFd, NETLINK_ROUTE, receive } from '../libc/socket.js';
+import { decodeMessages } from '../netlink/message.js';
+import { Netlink, openNotifications } from '../netlink/netlink.js';
 import type { Address } from '../wire/address.js';
 import { type LinkChange, LinkState } from './link-state.js';
-import { decodeMessages } from './message.js';
-import { Netlink, openNotifications } from './netlink.js';
 import { GROUP } from './rtnetlink.js';
 import { getAddresses, getLinks } from './rtnetlink-request.js';
 

@@ -7,8 +7,8 @@
  * address there is found out by the kernel itself.
  */
 import { SystemError } from '../libc/errno.js';
+import type { Netlink } from '../netlink/netlink.js';
 import type { Address } from '../wire/address.js';
-import type { Netlink } from './netlink.js';
 import { decodeNeighbour } from './rtnetlink.js';
 import { getNeighbours, removeNeighbour } from './rtnetlink-request.js';
 

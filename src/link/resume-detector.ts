@@ -24,7 +24,7 @@ import {
   attributeText,
   decodeAttributes,
   type NetlinkMessage,
-} from './message.js';
+} from '../netlink/message.js';
 import { RTM } from './rtnetlink.js';
 
 export type ResumeReason = 'vmgenid' | 'notify-peers' | 'suspended' | 'clock-jump' | 'stalled';

@@ -24,7 +24,7 @@ import {
   receive,
   SOCK_RAW,
 } from '../libc/socket.js';
-import { decodeMessages } from './message.js';
+import { decodeMessages } from '../netlink/message.js';
 import {
   BEAT_MS,
   isVmForkRecord,

@@ -25,10 +25,10 @@
  * crash halfway, finds it.
  */
 import { SystemError } from '../libc/errno.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { type Address, family } from '../wire/address.js';
 import { KernelObjects } from './kernel-objects.js';
 import { forgetUnresolved } from './neighbours.js';
-import type { Netlink } from './netlink.js';
 import {
   decodeAddress,
   decodeLink,

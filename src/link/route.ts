@@ -3,8 +3,8 @@
  * Not for changing routes: those belong to the operator and to the network manager.
  */
 import { SystemError } from '../libc/errno.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { type Address, isLinkLocal } from '../wire/address.js';
-import type { Netlink } from './netlink.js';
 import { decodeLink, decodeRoute, type RouteRecord } from './rtnetlink.js';
 import { getLink, lookupRoute } from './rtnetlink-request.js';
 

@@ -9,8 +9,8 @@ import {
   sendTo,
   setOption,
 } from '../libc/socket.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { type Address, address } from '../wire/address.js';
-import type { Netlink } from './netlink.js';
 import { decodeLink } from './rtnetlink.js';
 import { getLink } from './rtnetlink-request.js';
 

@@ -2,8 +2,9 @@
  * What the kernel is asked and told in rtnetlink: dumps, look-ups, changes of addresses, routes
  * and rules (RFC 3549, section 3; rtnetlink(7)).  What it says: rtnetlink.ts.  Pure.
  */
+
+import { attribute, encodeMessage, FLAG } from '../netlink/message.js';
 import { type Address, addressBytes, family } from '../wire/address.js';
-import { attribute, encodeMessage, FLAG } from './message.js';
 import {
   ADDRESS_FAMILY,
   type PortSpan,

@@ -5,14 +5,15 @@
  * Pure.  Only the fields that tiflow needs; unknown attributes are passed over, and a message
  * that lies about a length is undefined, never an exception.
  */
-import { type Address, addressFromBytes } from '../wire/address.js';
+
 import {
   type Attributes,
   attributeNumber,
   attributeText,
   decodeAttributes,
   type NetlinkMessage,
-} from './message.js';
+} from '../netlink/message.js';
+import { type Address, addressFromBytes } from '../wire/address.js';
 
 /** RTM_…: the types of messages. */
 export const RTM = {

@@ -3,6 +3,8 @@
  */
 import { SystemError } from '../libc/errno.js';
 import { NETLINK_SOCK_DIAG } from '../libc/socket.js';
+import type { NetlinkMessage } from '../netlink/message.js';
+import type { Netlink } from '../netlink/netlink.js';
 import { address } from '../wire/address.js';
 import { type Tuple, tupleEqual, tupleText } from '../wire/tuple.js';
 import {
@@ -14,8 +16,6 @@ import {
   type Progress,
   type SocketRecord,
 } from './inet-diag.js';
-import type { NetlinkMessage } from './message.js';
-import type { Netlink } from './netlink.js';
 
 export type { Progress, SocketRecord } from './inet-diag.js';
 

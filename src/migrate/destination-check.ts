@@ -3,8 +3,8 @@
 import { existsSync, statfsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import { canRead, LUGGAGE_FORMAT } from '../boundary/transfer.js';
-import { run } from '../link/command.js';
+import { canRead, LUGGAGE_FORMAT } from '../daemon/api/client.js';
+import { run } from '../libc/command.js';
 import type { DestinationSide } from './destination-log.js';
 import { isListening } from './discard.js';
 import type { Journals } from './journal.js';

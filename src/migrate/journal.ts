@@ -21,7 +21,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { makeDirectory } from '../daemon/run-directory.js';
+import { makeDirectory } from '../daemon/config/run-directory.js';
 import { fileMark } from './file-mark.js';
 import { isAlive, markOf, type ProcessMark } from './process-mark.js';
 import { tapMark } from './tap.js';

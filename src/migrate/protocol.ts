@@ -18,7 +18,7 @@
  */
 
 import { z } from 'zod';
-import { parseGuestState } from '../guest/identity.js';
+import { parseGuestState } from '../daemon/api/client.js';
 import type { Word } from './two-phase.js';
 
 export const checkBody = z.object({

@@ -4,9 +4,9 @@
 
 import koffi from 'koffi';
 import { z } from 'zod';
+import { run } from '../libc/command.js';
 import { checked } from '../libc/errno.js';
 import { closeFd, interfaceIndex } from '../libc/socket.js';
-import { run } from '../link/command.js';
 import { bootId } from './process-mark.js';
 
 const O_RDWR = 2;

@@ -1,7 +1,7 @@
 /* What a migration asks of the daemon on its side, for VMs whose boundary is on their tap. */
 
-import type { LuggageFormat } from '../boundary/transfer.js';
-import { DaemonClient, DaemonError, DaemonNotRunning } from '../daemon/client.js';
+import type { GuestState, LuggageFormat } from '../daemon/api/client.js';
+import { DaemonClient, DaemonError, DaemonNotRunning } from '../daemon/api/client.js';
 import {
   type ExportView,
   FREEZE_MS,
@@ -10,8 +10,7 @@ import {
   type SynchronizeView,
   type TapsView,
   type TapView,
-} from '../daemon/view.js';
-import type { GuestState } from '../guest/identity.js';
+} from '../daemon/view/view.js';
 
 /** What travels of a VM's flows from daemon to daemon. */
 export type Exported = Pick<ExportView, 'flows' | 'outside'>;

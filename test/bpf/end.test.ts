@@ -6,8 +6,8 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
 import type { Flow } from '../../src/boundary/boundary.js';
-import { monotonicNs } from '../../src/daemon/clock.js';
-import { flowIsOver } from '../../src/daemon/flow-views.js';
+import { flowIsOver } from '../../src/daemon/view/flow-views.js';
+import { monotonicNs } from '../../src/libc/monotonic.js';
 import {
   acceptFlow,
   DataPlane,

@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import type { Flow } from '../../src/boundary/boundary.js';
-import { monotonicNs } from '../../src/daemon/clock.js';
+import { monotonicNs } from '../../src/libc/monotonic.js';
 import { seq, seqDiff } from '../../src/wire/seq.js';
 import { DataPlane, FAMILIES, type Family, moveFlow, type View } from './data-plane.js';
 

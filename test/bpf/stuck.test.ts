@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
 import type { Flow } from '../../src/boundary/boundary.js';
-import { monotonicNs } from '../../src/daemon/clock.js';
+import { monotonicNs } from '../../src/libc/monotonic.js';
 import { DataPlane, FAMILIES, type Family, moveFlow, openFlow, type View } from './data-plane.js';
 
 const plane = new DataPlane();

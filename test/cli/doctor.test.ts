@@ -26,7 +26,7 @@ import { formatChecks } from '../../src/cli/doctor.js';
 import { explainError } from '../../src/cli/exit.js';
 import { missingCapabilities } from '../../src/cli/privileges.js';
 import { plain } from '../../src/cli/table.js';
-import type { FlowView } from '../../src/daemon/view.js';
+import type { FlowView } from '../../src/daemon/view/view.js';
 import { SystemError } from '../../src/libc/errno.js';
 import { FLOWS, STATUS } from '../daemon/fake-control.js';
 import { temporaryDirectory, temporaryFile } from '../daemon/temporary.js';

@@ -8,7 +8,12 @@ import { fileURLToPath } from 'node:url';
 import { REASON, reasonName } from '../../src/boundary/abi.gen.js';
 import { EXIT } from '../../src/cli/exit.js';
 import { BRIEF_FIELDS } from '../../src/cli/flows.js';
-import { CONFIG_KEYS, defaultConfig, LOG_LEVELS, parseConfig } from '../../src/daemon/config.js';
+import {
+  CONFIG_KEYS,
+  defaultConfig,
+  LOG_LEVELS,
+  parseConfig,
+} from '../../src/daemon/config/config.js';
 import { expectedDocument, withoutGaps } from '../../src/lab/matrix/document.js';
 import { ROWS } from '../../src/lab/matrix/rows.js';
 import { tiflow } from './tiflow.js';
@@ -53,8 +58,8 @@ describe('OPERATIONS.md', () => {
   });
 
   test('every event and why moves fail', () => {
-    assertListed(literalsOf('src/daemon/view.ts', 'MonitorEventName'));
-    assertListed(literalsOf('src/daemon/view.ts', 'FlowState'));
+    assertListed(literalsOf('src/daemon/view/view.ts', 'MonitorEventName'));
+    assertListed(literalsOf('src/daemon/view/view.ts', 'FlowState'));
     assertListed(literalsOf('src/link/resume-detector.ts', 'ResumeReason'));
     assertListed(literalsOf('src/sync/event.ts', 'FailureReason'));
     assertListed(literalsOf('src/sync/event.ts', 'RefusalReason'));

@@ -9,7 +9,7 @@ import { describe, test } from 'node:test';
 import { BRIEF_FIELDS, formatBrief, formatFlows } from '../../src/cli/flows.js';
 import { formatStatus } from '../../src/cli/status.js';
 import { alignColumns, plain } from '../../src/cli/table.js';
-import type { StatusView } from '../../src/daemon/view.js';
+import type { StatusView } from '../../src/daemon/view/view.js';
 import { FLOWS, STATUS, TAP } from '../daemon/fake-control.js';
 import { fakeDaemon, tiflow } from './tiflow.js';
 

@@ -5,12 +5,14 @@ import { once } from 'node:events';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import pino from 'pino';
-import { serveApi } from '../../src/daemon/api.js';
-import { claimRunDirectory } from '../../src/daemon/run-directory.js';
+import { serveApi } from '../../src/daemon/api/api.js';
+import { claimRunDirectory } from '../../src/daemon/config/run-directory.js';
 import { FakeControl } from '../daemon/fake-control.js';
 import { temporaryDirectory } from '../daemon/temporary.js';
 
-const MAIN = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+/* As the command of a checkout chooses. */
+const entryOf = (verb: string | undefined): string =>
+  fileURLToPath(new URL(`../../src/${verb === 'lab' ? 'lab' : 'cli'}/main.js`, import.meta.url));
 
 /* nobody:nogroup on Debian */
 const AS_NOBODY = ['setpriv', '--reuid', '65534', '--regid', '65534', '--clear-groups', '--'];
@@ -22,7 +24,8 @@ export interface Ran {
 }
 
 export async function tiflow(args: string[], o: { asNobody?: boolean } = {}): Promise<Ran> {
-  const [command = '', ...rest] = [...(o.asNobody ? AS_NOBODY : []), process.execPath, MAIN];
+  const node = [process.execPath, entryOf(args[0])];
+  const [command = '', ...rest] = [...(o.asNobody ? AS_NOBODY : []), ...node];
   const child = spawn(command, [...rest, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
   const ran = { stdout: '', stderr: '' };
   child.stdout.setEncoding('utf8').on('data', (text: string) => {

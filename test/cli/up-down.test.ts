@@ -13,7 +13,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { PLACE_FLAG, SETTINGS_SIZE } from '../../src/boundary/abi.gen.js';
 import { Boundary } from '../../src/boundary/boundary.js';
-import { daemonPid } from '../../src/daemon/run-directory.js';
+import { daemonPid } from '../../src/daemon/config/run-directory.js';
 import { ownName } from '../../src/lab/own-name.js';
 import { FLOWS, STATUS, TAP } from '../daemon/fake-control.js';
 import { fakeDaemon, mayChangeUser, type Ran, tiflow } from './tiflow.js';

@@ -11,7 +11,7 @@ import type {
   TapControl,
   TapsView,
   TapView,
-} from '../../src/daemon/view.js';
+} from '../../src/daemon/view/view.js';
 import { unknownGuest } from '../../src/guest/identity.js';
 import { mac } from '../../src/wire/ethernet.js';
 

@@ -3,7 +3,7 @@
  */
 import assert from 'node:assert/strict';
 import { afterEach, describe, mock, test } from 'node:test';
-import { FailedRounds } from '../../src/daemon/failed-rounds.js';
+import { FailedRounds } from '../../src/daemon/host/failed-rounds.js';
 import { ERRNO, SystemError } from '../../src/libc/errno.js';
 import { after, attempt, guarded, guardRounds, isOfWorld, soon } from '../../src/libc/guard.js';
 import { FakeClock } from '../sim/fake-clock.js';

@@ -29,7 +29,7 @@ function find(
 }
 
 /* What runs in the daemon. */
-const DAEMON = ['boundary', 'daemon', 'guest', 'libc', 'link', 'sync', 'wire'];
+const DAEMON = ['boundary', 'daemon', 'guest', 'libc', 'link', 'netlink', 'sync', 'wire'];
 
 describe('what the world calls', () => {
   test('timers are set by libc/guard.ts alone', () => {

@@ -10,7 +10,7 @@ import { plugStranger } from '../../src/lab/topology.js';
 import { until } from '../../src/lab/wait.js';
 import { RawSender } from '../../src/libc/raw.js';
 import { DetourTable } from '../../src/link/detour.js';
-import { Netlink } from '../../src/link/netlink.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
 import { packetTooBig } from '../../src/wire/icmp.js';
 import { Network, vmAddress } from '../link/network.js';

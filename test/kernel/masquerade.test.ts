@@ -15,7 +15,7 @@ import {
   type Translation,
 } from '../../src/link/conntrack.js';
 import { ConntrackMonitor } from '../../src/link/conntrack-monitor.js';
-import { Netlink } from '../../src/link/netlink.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
 import { Connection } from './connection.js';

@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { NETWORKS } from '../../src/lab/topology.js';
 import { RawSender } from '../../src/libc/raw.js';
 import { forgetUnresolved } from '../../src/link/neighbours.js';
-import { Netlink } from '../../src/link/netlink.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
 import { Connection } from './connection.js';
 

@@ -7,8 +7,8 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { Netlink } from '../../src/link/netlink.js';
 import { RetainedAddresses } from '../../src/link/retained.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
 import { Capture } from './capture.js';
 import { Connection } from './connection.js';

@@ -4,8 +4,8 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { Netlink } from '../../src/link/netlink.js';
 import { RetainedAddresses } from '../../src/link/retained.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { Network, vmAddress } from '../link/network.js';
 
 const network = new Network();

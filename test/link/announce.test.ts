@@ -17,7 +17,7 @@ import {
   sendTo,
 } from '../../src/libc/socket.js';
 import { Announcer } from '../../src/link/announce.js';
-import { Netlink } from '../../src/link/netlink.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { type Address, address } from '../../src/wire/address.js';
 import { Network, vmAddress } from './network.js';
 

@@ -12,8 +12,8 @@ import { interfaceIndex } from '../../src/libc/socket.js';
 import { Autoconfiguration } from '../../src/link/autoconf.js';
 import { prefixOf } from '../../src/link/learned.js';
 import { type LinkChange, LinkMonitor } from '../../src/link/monitor.js';
-import { Netlink } from '../../src/link/netlink.js';
 import { routerSolicitation, solicitRouters } from '../../src/link/router-solicitation.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { type Address, address } from '../../src/wire/address.js';
 import { end, Network, vmAddress } from './network.js';
 

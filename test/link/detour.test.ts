@@ -6,8 +6,8 @@ import { after, afterEach, before, describe, it } from 'node:test';
 import { until } from '../../src/lab/wait.js';
 import { SystemError } from '../../src/libc/errno.js';
 import { type Detour, DetourTable } from '../../src/link/detour.js';
-import { Netlink } from '../../src/link/netlink.js';
 import { RetainedAddresses } from '../../src/link/retained.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
 import { Network } from './network.js';
 

@@ -2,13 +2,13 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { type LinkChange, LinkState } from '../../src/link/link-state.js';
+import { RTM, SCOPE } from '../../src/link/rtnetlink.js';
 import {
   attribute,
   decodeMessages,
   encodeMessage,
   type NetlinkMessage,
-} from '../../src/link/message.js';
-import { RTM, SCOPE } from '../../src/link/rtnetlink.js';
+} from '../../src/netlink/message.js';
 import { addressBytes, address as canonical, family } from '../../src/wire/address.js';
 
 const UP = 0x1;

@@ -3,7 +3,6 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { Clocks } from '../../src/libc/clocks.js';
-import { attribute, decodeMessages, encodeMessage } from '../../src/link/message.js';
 import {
   BEAT_MS,
   isVmForkRecord,
@@ -12,6 +11,7 @@ import {
   ResumeDetector,
 } from '../../src/link/resume-detector.js';
 import { RTM } from '../../src/link/rtnetlink.js';
+import { attribute, decodeMessages, encodeMessage } from '../../src/netlink/message.js';
 
 const START: Clocks = { monotonicMs: 1e6, boottimeMs: 1.5e6, realtimeMs: 1.7e12 };
 

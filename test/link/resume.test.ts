@@ -10,7 +10,7 @@
 import assert from 'node:assert/strict';
 import { constants, openSync, writeFileSync, writeSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
-import type { MonitorEvent } from '../../src/daemon/view.js';
+import type { MonitorEvent } from '../../src/daemon/view/view.js';
 import { Lab } from '../../src/lab/lab.js';
 import { runCommand } from '../../src/lab/namespace.js';
 import { daemon } from '../../src/lab/services.js';

@@ -6,8 +6,8 @@ import assert from 'node:assert/strict';
 import { after, afterEach, describe, it } from 'node:test';
 import { until } from '../../src/lab/wait.js';
 import { SystemError } from '../../src/libc/errno.js';
-import { Netlink } from '../../src/link/netlink.js';
 import { RetainedAddresses } from '../../src/link/retained.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
 import { Network } from './network.js';
 

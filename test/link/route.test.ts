@@ -2,8 +2,8 @@
 import assert from 'node:assert/strict';
 import { after, describe, it } from 'node:test';
 import { until } from '../../src/lab/wait.js';
-import { Netlink } from '../../src/link/netlink.js';
 import { routeTo, routeType } from '../../src/link/route.js';
+import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
 import { FAR, Network, vmAddress } from './network.js';
 

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { decodeSocket } from '../../src/link/inet-diag.js';
-import { decodeMessages, type NetlinkMessage } from '../../src/link/message.js';
 import {
   decodeAddress,
   decodeLink,
@@ -12,6 +11,7 @@ import {
   decodeRule,
 } from '../../src/link/rtnetlink.js';
 import { changeAddress, changeRoute, changeRule } from '../../src/link/rtnetlink-request.js';
+import { decodeMessages, type NetlinkMessage } from '../../src/netlink/message.js';
 import { family } from '../../src/wire/address.js';
 import { address4, address6, uint8, uint16, uint32 } from '../wire/arbitrary.js';
 

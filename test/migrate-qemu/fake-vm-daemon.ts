@@ -7,7 +7,7 @@ import { mkdirSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { TestContext } from 'node:test';
 import { LUGGAGE_FORMAT, type LuggageFormat } from '../../src/boundary/transfer.js';
-import { socketPath } from '../../src/daemon/run-directory.js';
+import { socketPath } from '../../src/daemon/config/run-directory.js';
 import type {
   ExportView,
   FreezeView,
@@ -16,7 +16,7 @@ import type {
   SynchronizeView,
   TapsView,
   TapView,
-} from '../../src/daemon/view.js';
+} from '../../src/daemon/view/view.js';
 import { unknownGuest } from '../../src/guest/identity.js';
 import { mac } from '../../src/wire/ethernet.js';
 import type { RealVmDaemon } from './real-vm-daemon.js';

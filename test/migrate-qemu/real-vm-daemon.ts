@@ -9,8 +9,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { FLOW_SIZE, readFlow } from '../../src/boundary/abi.gen.js';
 import { packLuggage } from '../../src/boundary/transfer.js';
-import { DaemonClient } from '../../src/daemon/client.js';
-import { socketPath } from '../../src/daemon/run-directory.js';
+import { DaemonClient } from '../../src/daemon/api/client.js';
+import { socketPath } from '../../src/daemon/config/run-directory.js';
 import { address } from '../../src/wire/address.js';
 import { GUEST } from './fake-vm-daemon.js';
 

@@ -11,7 +11,7 @@ import { listRecords, sweepStale } from '../../src/lab/registry.js';
 import { until } from '../../src/lab/wait.js';
 import { leftovers } from './leak.js';
 
-const CLI = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
+const CLI = fileURLToPath(new URL('../../src/lab/main.js', import.meta.url));
 const skip = process.getuid?.() === 0 ? false : 'needs root: network namespaces';
 const options = { skip, timeout: 60_000 };
 

@@ -8,10 +8,10 @@
  */
 import assert from 'node:assert/strict';
 import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
-import { Mobility } from '../../src/daemon/mobility.js';
-import { Routes } from '../../src/daemon/routes.js';
-import { Settling } from '../../src/daemon/settling.js';
-import { Stalls } from '../../src/daemon/stalls.js';
+import { Mobility } from '../../src/daemon/flows/mobility.js';
+import { Stalls } from '../../src/daemon/flows/stalls.js';
+import { Routes } from '../../src/daemon/host/routes.js';
+import { Settling } from '../../src/daemon/host/settling.js';
 import type { LinkChange } from '../../src/link/link-state.js';
 import type { Route } from '../../src/link/route.js';
 import type { SyncAgent, SyncEvent } from '../../src/sync/agent.js';

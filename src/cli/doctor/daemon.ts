@@ -1,10 +1,10 @@
 /* The daemon, its configuration, and the secrets in it. */
 
 import { existsSync, statSync } from 'node:fs';
-import { DaemonClient, DaemonNotRunning } from '../../daemon/client.js';
-import { type Config, ConfigError, readConfig } from '../../daemon/config.js';
-import { tiflowVersion } from '../../daemon/version.js';
-import { LACKS, type StatusView } from '../../daemon/view.js';
+import { DaemonClient, DaemonNotRunning } from '../../daemon/api/client.js';
+import { type Config, ConfigError, readConfig } from '../../daemon/config/config.js';
+import { tiflowVersion } from '../../daemon/view/version.js';
+import { LACKS, type StatusView } from '../../daemon/view/view.js';
 import { type Check, fail, ok, warn } from './check.js';
 
 /** Is one running, of this version, and does it have what it needs? */
@@ -30,7 +30,7 @@ export async function checkDaemon(
 /* Addresses that are retained by nobody: a daemon died, and its tables are gone. */
 async function checkLeftovers(absence: Check): Promise<Check[]> {
   if (absence.level === 'fail') return [];
-  const { Netlink } = await import('../../link/netlink.js');
+  const { Netlink } = await import('../../netlink/netlink.js');
   const { RetainedAddresses } = await import('../../link/retained.js');
   const netlink = new Netlink();
   try {

@@ -152,7 +152,7 @@ async function checkIpv6(): Promise<Check> {
 /* Asked to end a socket that cannot exist, a kernel that could says that there is none. */
 async function checkSocketDestroy(): Promise<Check> {
   const name = 'kernel.socket-destroy';
-  const { Netlink } = await import('../../link/netlink.js');
+  const { Netlink } = await import('../../netlink/netlink.js');
   const { destroySocket } = await import('../../link/sockets.js');
   const { address } = await import('../../wire/address.js');
   const nobody = address('0.0.0.1'); // RFC 6890: never a source nor a destination

@@ -3,7 +3,7 @@
  */
 
 import { readFileSync } from 'node:fs';
-import type { PortRange } from '../../daemon/config.js';
+import type { PortRange } from '../../daemon/config/config.js';
 import { interfaceNames } from '../interfaces.js';
 import { type Check, fail, ok, warn } from './check.js';
 import { run } from './command.js';

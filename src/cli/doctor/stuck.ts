@@ -3,9 +3,9 @@
  */
 
 import { networkInterfaces } from 'node:os';
-import { DaemonClient } from '../../daemon/client.js';
-import type { Config } from '../../daemon/config.js';
-import type { FlowView, StatusView } from '../../daemon/view.js';
+import { DaemonClient } from '../../daemon/api/client.js';
+import type { Config } from '../../daemon/config/config.js';
+import type { FlowView, StatusView } from '../../daemon/view/view.js';
 import { type Address, address } from '../../wire/address.js';
 import { type Check, fail, ok, warn } from './check.js';
 
@@ -21,7 +21,7 @@ export async function checkStuck(
   if (status === undefined) return [];
   if (status.flows.stuck === 0) return [ok('flows.stuck', 'none')];
   const { flows } = await new DaemonClient(runDir).flows();
-  const { Netlink } = await import('../../link/netlink.js');
+  const { Netlink } = await import('../../netlink/netlink.js');
   const { RetainedAddresses } = await import('../../link/retained.js');
   const netlink = new Netlink();
   try {

@@ -2,7 +2,7 @@
  * The daemon dies at any instant: before, during and after a move, at either end. What is pinned
  * goes on; a new daemon completes what the old one had begun.
  */
-import type { MonitorEventName } from '../../daemon/view.js';
+import type { MonitorEventName } from '../../daemon/view/view.js';
 import type { Protected } from '../lab.js';
 import type { Case, PlayedTransfer, Stage } from '../stage.js';
 import type { Site } from '../topology.js';

@@ -2,7 +2,7 @@
  * The paper's case study: an ssh session and a bulk transfer go on while the server moves from
  * athos to porthos. What the paper shows in its figures 3 to 6 is exhibited on the way.
  */
-import type { MonitorEvent, MonitorEventName } from '../../daemon/view.js';
+import type { MonitorEvent, MonitorEventName } from '../../daemon/view/view.js';
 import type { Moment } from '../scene.js';
 import { Session } from '../session.js';
 import type { Case, PlayedTransfer, Stage } from '../stage.js';

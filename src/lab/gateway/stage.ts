@@ -2,7 +2,7 @@
  * The scene of the topology `gateway`: transfers between any two hosts, and what the daemons that
  * are in their way hold of them.
  */
-import type { FlowView } from '../../daemon/view.js';
+import type { FlowView } from '../../daemon/view/view.js';
 import { checkFlow, flowOfPort } from '../flow-check.js';
 import { Scene } from '../scene.js';
 import { Transfer, type TransferOptions } from '../stream.js';

@@ -3,7 +3,7 @@
  * and moves back. Both times everything that the program was busy with goes on.
  */
 import { existsSync, mkdirSync } from 'node:fs';
-import type { FlowView } from '../../daemon/view.js';
+import type { FlowView } from '../../daemon/view/view.js';
 import { runCommand } from '../namespace.js';
 import type { Silent } from '../scene.js';
 import type { Case, Stage } from '../stage.js';
