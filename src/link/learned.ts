@@ -1,6 +1,9 @@
 /*
  * What the kernel has learned from the routers of a link: addresses and routes, and how to
  * make it forget them.  When to do that: autoconf.ts.
+ *
+ * Only what the kernel itself has made of advertisements: an address of DHCPv6 (a /128 with a
+ * lifetime) or of a person belongs to whoever has given it, and that one cannot know of its loss.
  */
 import { SystemError } from '../libc/errno.js';
 import type { Netlink } from '../netlink/netlink.js';
@@ -37,19 +40,32 @@ const LIFETIME_TOLERANCE_MS = 30;
 
 /** What the kernel has learned from the routers on an interface, as of now. */
 export function learnedFromRouters(netlink: Netlink, index: number): Learned {
-  const addresses = netlink
-    .request(getAddresses(), 'list the addresses')
-    .flatMap((m) => decodeAddress(m) ?? [])
-    .filter((a) => a.index === index && family(a.address) === 6)
-    .filter((a) => a.dynamic && a.scope === SCOPE.GLOBAL);
-  const routes = learnedRoutes(netlink, index);
-  const onLink = routes.filter((r) => r.protocol === PROTOCOL.KERNEL);
-  const prefixes = new Set([
-    ...addresses.map((a) => prefixOf(a.address, a.prefixLength)),
-    ...onLink.flatMap((r) => (r.destination ? prefixOf(r.destination, r.prefixLength) : [])),
-  ]);
+  const all = globalAddresses(netlink, index);
+  const advertised = all.filter((a) => a.advertised);
+  const autoconfigured = new Set(advertised.map(addressPrefix));
+  // A temporary one may as well be made of an address that somebody else has given.
+  const temporary = all.filter((a) => a.temporary && autoconfigured.has(addressPrefix(a)));
+  const addresses = [...advertised, ...temporary];
+  const others = all.filter((a) => !addresses.includes(a)).map(addressPrefix);
+  const routes = learnedRoutes(netlink, index).filter((r) => !others.includes(onLinkPrefix(r)));
+  const onLink = routes.map(onLinkPrefix).filter((prefix) => prefix !== '');
+  const prefixes = new Set([...autoconfigured, ...onLink]);
   return { index, addresses, routes, prefixes, atMs: performance.now() };
 }
+
+const globalAddresses = (netlink: Netlink, index: number): AddressRecord[] =>
+  netlink
+    .request(getAddresses(), 'list the addresses')
+    .flatMap((m) => decodeAddress(m) ?? [])
+    .filter((a) => a.index === index && family(a.address) === 6 && a.scope === SCOPE.GLOBAL);
+
+const addressPrefix = (a: AddressRecord): string => prefixOf(a.address, a.prefixLength);
+
+/* '' for a route over a gateway.  The kernel makes such a route also for an address with a lifetime
+ * that somebody else has given, and does not say which of the two it is.
+ */
+const onLinkPrefix = (r: RouteRecord): string =>
+  r.protocol === PROTOCOL.KERNEL && r.destination ? prefixOf(r.destination, r.prefixLength) : '';
 
 /**
  * Removes what was learned, except addresses with a `confirmed` prefix, and routes that an

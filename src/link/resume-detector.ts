@@ -50,7 +50,7 @@ const WHOLE_MACHINE = '';
 
 export class ResumeDetector {
   #before: Clocks | undefined;
-  /** By interface. */
+  /** By interface; only what is still the same move. */
   #alarmAt = new Map<string, number>();
 
   /** To be called every BEAT_MS; what has happened since the last call. */
@@ -61,14 +61,23 @@ export class ResumeDetector {
     return reason !== undefined && this.isNews(now.monotonicMs) ? reason : undefined;
   }
 
+  /** How many signs are remembered. */
+  get remembered(): number {
+    return this.#alarmAt.size;
+  }
+
   /** Whether a sign that came at `atMs` is not of a move that is known already. */
   isNews(atMs: number, interfaceName = WHOLE_MACHINE): boolean {
     const known = [WHOLE_MACHINE, interfaceName].some((name) => {
       const alarmAt = this.#alarmAt.get(name);
       return alarmAt !== undefined && atMs - alarmAt < SAME_MOVE_MS;
     });
-    if (!known) this.#alarmAt.set(interfaceName, atMs);
-    return !known;
+    if (known) return false;
+    for (const [name, alarmAt] of this.#alarmAt) {
+      if (atMs - alarmAt >= SAME_MOVE_MS) this.#alarmAt.delete(name);
+    }
+    this.#alarmAt.set(interfaceName, atMs);
+    return true;
   }
 }
 

@@ -57,9 +57,14 @@ export const SCOPE = { GLOBAL: 0, LINK: 253, HOST: 254 } as const;
 export const ADDRESS_FAMILY = { 4: 2, 6: 10 } as const;
 export type Version = 4 | 6;
 
+/* RFC 2863, ifOperStatus: UNKNOWN is what drivers say that do not know more than the carrier. */
+const OPERATIONAL = { UNKNOWN: 0, UP: 6 } as const;
+
 const IFF = { UP: 0x1, LOWER_UP: 0x10000 } as const;
 const IFA_FLAG = { OPTIMISTIC: 0x4, DAD_FAILED: 0x8, DEPRECATED: 0x20, TENTATIVE: 0x40 } as const;
 const IFA_PERMANENT = 0x80;
+const IFA_TEMPORARY = 0x1;
+const IFAPROT_KERNEL_RA = 2;
 const ARPHRD_ETHER = 1;
 const NUD_INCOMPLETE = 0x1;
 /* USER_HZ is 100 everywhere. */
@@ -69,7 +74,7 @@ export interface LinkRecord {
   index: number;
   name: string;
   up: boolean;
-  /** Up and with a carrier: packets can go. */
+  /** Up, with a carrier, and not waiting for keys (Wi-Fi, 802.1X: dormant): packets can go. */
   carrier: boolean;
   /** How often the carrier came or went; tells of a flap that was over before we looked. */
   carrierChanges: number;
@@ -90,6 +95,10 @@ export interface AddressRecord {
   deprecated: boolean;
   /** With a lifetime: SLAAC or DHCP. */
   dynamic: boolean;
+  /** Made by the kernel of a router's advertisement. */
+  advertised: boolean;
+  /** RFC 8981: made by the kernel of another address in the same prefix. */
+  temporary: boolean;
 }
 
 export interface RouteRecord {
@@ -161,7 +170,7 @@ export function decodeLink(m: NetlinkMessage): LinkRecord | undefined {
     index: header.getInt32(4, true),
     name: attributeText(name),
     up,
-    carrier: up && (flags & IFF.LOWER_UP) !== 0,
+    carrier: up && (flags & IFF.LOWER_UP) !== 0 && isOperational(attributes.get(16)?.[0]),
     carrierChanges: attributeNumber(attributes.get(35)) ?? 0,
     mtu: attributeNumber(attributes.get(4)) ?? 0,
     ethernet: header.getUint16(2, true) === ARPHRD_ETHER,
@@ -169,6 +178,10 @@ export function decodeLink(m: NetlinkMessage): LinkRecord | undefined {
     vmTap: attributes.has(10) && linkKind(attributes.get(18)) === 'tun',
   };
 }
+
+/* IFLA_OPERSTATE; LOWER_UP is there before a Wi-Fi link carries anything. */
+const isOperational = (state: number = OPERATIONAL.UNKNOWN): boolean =>
+  state === OPERATIONAL.UNKNOWN || state === OPERATIONAL.UP;
 
 /* IFLA_LINKINFO: IFLA_INFO_KIND is the name of the driver. */
 function linkKind(info: Uint8Array | undefined): string | undefined {
@@ -193,6 +206,10 @@ export function decodeAddress(m: NetlinkMessage): AddressRecord | undefined {
     tentative: unproven || (flags & IFA_FLAG.DAD_FAILED) !== 0,
     deprecated: (flags & IFA_FLAG.DEPRECATED) !== 0,
     dynamic: (flags & IFA_PERMANENT) === 0,
+    // IFA_PROTO, since Linux 5.18: whoever else adds an address leaves it out, or says another.
+    advertised: attributes.get(11)?.[0] === IFAPROT_KERNEL_RA,
+    // Of IPv4 the same bit means another address of the same subnet.
+    temporary: header.getUint8(0) === ADDRESS_FAMILY[6] && (flags & IFA_TEMPORARY) !== 0,
   };
 }
 

@@ -101,6 +101,10 @@ describe('interfaces', () => {
       ],
     );
     assert.match(levels(checkLink('x', link({ flags: [] })))[1] ?? '', /warn x.carrier: down/);
+    assert.match(
+      levels(checkLink('x', link({ operstate: 'DORMANT' })))[1] ?? '',
+      /warn x.carrier: connected, but dormant/,
+    );
     for (const nothing of ['', 'no JSON', '{}', '[]']) {
       assert.deepEqual(levels(checkLink('x', nothing)), [
         'warn x.link: not checked: ip gave no answer',

@@ -14,6 +14,7 @@ import { addressBytes, address as canonical, family } from '../../src/wire/addre
 const UP = 0x1;
 const LOWER_UP = 0x10000;
 const TENTATIVE = 0x40;
+const [OPER_UNKNOWN, DORMANT, OPER_UP] = [0, 5, 6];
 
 describe('link state', () => {
   it('tells when a carrier comes and goes', () => {
@@ -48,6 +49,16 @@ describe('link state', () => {
     state.apply(link({ carrier: true, changes: 2 }));
     const flap = [carrier(false), carrier(true)];
     assert.deepEqual(state.apply(link({ carrier: true, changes: 4 })), flap);
+  });
+
+  it('a link that is connected but dormant carries nothing yet', () => {
+    const state = new LinkState();
+    assert.deepEqual(state.apply(link({ carrier: true, operstate: DORMANT })), [linkAdded]);
+    assert.deepEqual(state.apply(link({ carrier: true, operstate: OPER_UP })), [carrier(true)]);
+    assert.deepEqual(state.apply(link({ carrier: true, operstate: DORMANT })), [carrier(false)]);
+    assert.deepEqual(state.apply(link({ carrier: true, operstate: OPER_UNKNOWN })), [
+      carrier(true),
+    ]);
   });
 
   it('tells of an IPv6 address when it can be used', () => {
@@ -154,6 +165,8 @@ function withLink(): LinkState {
 interface LinkOptions {
   carrier: boolean;
   changes?: number;
+  /** IF_OPER_…: RFC 2863, ifOperStatus. */
+  operstate?: number;
   gone?: boolean;
   bridge?: boolean;
 }
@@ -167,6 +180,7 @@ function link(o: LinkOptions): NetlinkMessage {
   view.setUint32(8, UP | (o.carrier ? LOWER_UP : 0), true);
   const parts = [header, attribute(3, 'eth0'), attribute(4, 1500)];
   if (o.changes !== undefined) parts.push(attribute(35, o.changes));
+  if (o.operstate !== undefined) parts.push(attribute(16, Uint8Array.of(o.operstate)));
   return message(o.gone ? RTM.DELLINK : RTM.NEWLINK, parts);
 }
 

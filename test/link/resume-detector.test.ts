@@ -87,6 +87,13 @@ describe('several signs of one move', () => {
     assert.equal(detector.isNews(2600), true);
   });
 
+  it('cards that come and go by the thousand are not remembered', () => {
+    const detector = new ResumeDetector();
+    for (let n = 0; n < 5_000; n++) detector.isNews(n * 10, `veth${n}`);
+    assert.ok(detector.remembered < 200, `${detector.remembered} are remembered`);
+    assert.equal(detector.isNews(50_000, 'veth4999'), false);
+  });
+
   it('a card that announces itself again and again; another card', () => {
     const detector = new ResumeDetector();
     const times = [0, 50, 200, 450, 800];

@@ -36,6 +36,8 @@ describe('rtnetlink', () => {
           tentative: false,
           deprecated: false,
           dynamic: true,
+          advertised: false,
+          temporary: false,
         });
       }),
     );

@@ -30,6 +30,7 @@ export async function checkInterface(name: string): Promise<Check[]> {
 
 interface LinkText {
   flags?: string[];
+  operstate?: string;
   mtu?: number;
   link_type?: string;
 }
@@ -40,22 +41,26 @@ export function checkLink(name: string, json: string): Check[] {
   if (link === undefined) {
     return [warn(`${name}.link`, 'not checked: ip gave no answer', 'install iproute2')];
   }
-  const { flags = [], mtu = 0, link_type: kind = 'unknown' } = link;
+  const { mtu = 0, link_type: kind = 'unknown' } = link;
   const checks: Check[] = [];
   if (kind === 'ether') checks.push(ok(`${name}.kind`, 'Ethernet'));
   else {
     const advice = 'use the Ethernet interface under it';
     checks.push(fail(`${name}.kind`, `link type ${kind}: the boundary needs Ethernet`, advice));
   }
-  if (flags.includes('LOWER_UP')) checks.push(ok(`${name}.carrier`, 'up, with carrier'));
-  else {
-    const advice =
-      'nothing, if the network is meant to be away; else: ip link set up, or plug it in';
-    checks.push(warn(`${name}.carrier`, flags.includes('UP') ? 'no carrier' : 'down', advice));
-  }
+  checks.push(checkCarrier(`${name}.carrier`, link));
   if (mtu >= MTU_MIN) checks.push(ok(`${name}.mtu`, `MTU ${mtu}`));
   else checks.push(warn(`${name}.mtu`, `MTU ${mtu} is below ${MTU_MIN}`, 'raise it for IPv6'));
   return checks;
+}
+
+function checkCarrier(id: string, { flags = [], operstate }: LinkText): Check {
+  if (operstate === 'DORMANT') {
+    return warn(id, 'connected, but dormant', 'nothing, while Wi-Fi or 802.1X log in');
+  }
+  if (flags.includes('LOWER_UP')) return ok(id, 'up, with carrier');
+  const advice = 'nothing, if the network is meant to be away; else: ip link set up, or plug it in';
+  return warn(id, flags.includes('UP') ? 'no carrier' : 'down', advice);
 }
 
 /** The kernel uses the stricter of both values (ip-sysctl.rst). */
