@@ -121,7 +121,7 @@ class Daemon implements DaemonControl {
   #subscribers = new Set<(event: MonitorEvent) => void>();
   #poller = new Poller();
   #netlink = new Netlink();
-  #routes = new Routes((peer) => routeTo(this.#netlink, peer), monotonicMs);
+  #routes = new Routes((peer, way) => routeTo(this.#netlink, peer, way), monotonicMs);
   #settling = new Settling(CLOCK, () => this.#mobility.reconcileSoon());
   #boundary: Boundary;
   #raw: RawSender;
@@ -186,7 +186,7 @@ class Daemon implements DaemonControl {
     });
     this.#outlet = new DaemonOutlet({
       ...{ boundary, raw: this.#raw, taps: this.#taps },
-      wayTo: (remote) => this.#waysOut.to(remote),
+      wayOf: (ends) => this.#waysOut.of(ends),
     });
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
     this.#care = new LinkCare({
@@ -423,10 +423,10 @@ class Daemon implements DaemonControl {
       random: (n) => randomBytes(n),
       psk: (keyId) => this.#config.psk?.keys.get(keyId),
       config: { sourcePorts: this.#config.sourcePorts },
-      redirects: (kernel, remote) =>
+      redirects: (kernel, wire) =>
         kernel.tap === undefined
-          ? this.#routes.differ(kernel.remote, remote)
-          : kernel.remote !== remote,
+          ? this.#routes.differ(kernel, wire)
+          : kernel.remote !== wire.remote,
       occupancy: new KernelOccupancy(this.#netlink, this.#boundary),
       onEvent: guarded((event) => this.#synchronized(event)),
     });

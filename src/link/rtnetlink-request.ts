@@ -18,6 +18,7 @@ const IFA_NOPREFIXROUTE = 0x200;
 const TABLE_COMPAT = 252;
 const RTAX_HOPLIMIT = 10;
 const RTNH_F_ONLINK = 4;
+const RTM_F_LOOKUP_TABLE = 0x1000;
 const ALL_BITS = 0xffffffff;
 
 /** All links, without their statistics. */
@@ -45,12 +46,28 @@ export const getRoutes = (version: Version, table: number): Uint8Array =>
     attribute(15, table), // RTA_TABLE
   ]);
 
+/** What a look-up of a route may name beside the destination. */
+export interface LookUp {
+  mark?: number | undefined;
+  /** The packet's source, by which policy rules choose a table. */
+  source?: Address | undefined;
+  /** The index of the interface that it is to leave by. */
+  index?: number | undefined;
+}
+
 /** The route that a packet to `peer` would take. */
-export function lookupRoute(peer: Address, mark?: number): Uint8Array {
+export function lookupRoute(peer: Address, { mark, source, index }: LookUp = {}): Uint8Array {
   const version = family(peer);
-  const header = { version, prefixLength: version === 4 ? 32 : 128, table: 0, protocol: 0 };
-  const parts = [routeHeader({ ...header, scope: 0, type: 0 }), attribute(1, addressBytes(peer))];
+  const prefixLength = version === 4 ? 32 : 128;
+  const header = routeHeader({ version, prefixLength, table: 0, protocol: 0, scope: 0, type: 0 });
+  if (version === 4) header[9] = RTM_F_LOOKUP_TABLE >> 8;
+  const parts = [header, attribute(1, addressBytes(peer))];
   if (mark !== undefined) parts.push(attribute(16, mark)); // RTA_MARK
+  if (index !== undefined) parts.push(attribute(4, index)); // RTA_OIF
+  if (source !== undefined) {
+    header[2] = prefixLength;
+    parts.push(attribute(2, addressBytes(source))); // RTA_SRC
+  }
   return encodeMessage(RTM.GETROUTE, FLAG.REQUEST | FLAG.ACK, parts);
 }
 

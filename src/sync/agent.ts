@@ -43,8 +43,8 @@ export interface SyncAgentOptions {
     /** How many synchronizations may wait for their first answer at a time. */
     places?: number;
   };
-  /** Whether packets to `remote` need another next hop than the kernel's own for this flow. */
-  redirects?: (kernel: Tuple, remote: Address) => boolean;
+  /** Whether packets of this wire need another next hop than the kernel's own for this flow. */
+  redirects?: (kernel: Tuple, wire: Tuple) => boolean;
   /** What else there is on this machine; unless given, nothing that stands in the way of a claim. */
   occupancy?: Occupancy;
   onEvent: (e: SyncEvent) => void;

@@ -33,7 +33,7 @@ export interface ClaimsOptions {
   random: (n: number) => Uint8Array;
   keys: KeyRing;
   candidatesMax: number;
-  redirects: (kernel: Tuple, remote: Address) => boolean;
+  redirects: (kernel: Tuple, wire: Tuple) => boolean;
   occupancy: Occupancy;
   /** The other end of this flow moves, and has been answered. */
   onCandidate: (kernel: Tuple) => void;
@@ -132,7 +132,7 @@ export class Claims {
       this.#drop([candidate]);
       return;
     }
-    const redirect = this.#o.redirects(kernel, wire.remote);
+    const redirect = this.#o.redirects(kernel, wire);
     this.#advance(
       kernel,
       { state: 'pending', candidate },

@@ -82,6 +82,33 @@ describe('routeTo', () => {
     });
   }
 
+  for (const family of [4, 6] as const) {
+    it(`IPv${family}: by the source, whose rule names a table, and by the interface`, () => {
+      const [near, other] = [vmAddress('athos', family), vmAddress('porthos', family)];
+      const gateway = family === 4 ? '198.51.100.1' : '2001:db8:2::1';
+      const length = family === 4 ? '/24' : '/64 nodad';
+      const byRule = { source: other, interface: 'eth1', gateway: address(gateway) };
+      network.ip('vm', ['link add eth1 type veth peer name far1', 'link set far1 up']);
+      network.ip('vm', ['link set eth1 up', `addr add ${near}${length} dev eth0`]);
+      network.ip(
+        'vm',
+        [`addr add ${other}${length} dev eth1`, `rule add from ${other} lookup 77`],
+        family,
+      );
+      network.ip('vm', [`route add default via ${gateway} dev eth1 table 77`], family);
+      assert.equal(routeTo(netlink, FAR[family]), undefined, 'nothing in main');
+      assert.equal(routeTo(netlink, FAR[family], { from: near }), undefined);
+      assert.deepEqual(routeTo(netlink, FAR[family], { from: other }), byRule);
+      assert.deepEqual(routeTo(netlink, FAR[family], { from: other, by: 'eth1' }), byRule);
+      assert.equal(routeTo(netlink, FAR[family], { from: near, by: 'eth0' }), undefined);
+      assert.equal(routeTo(netlink, FAR[family], { by: 'eth9' }), undefined, 'no such interface');
+      network.ip('vm', [`route add default via ${gateway} dev eth1`], family);
+      assert.deepEqual(routeTo(netlink, FAR[family], { by: 'eth1' }), byRule);
+      network.ip('vm', ['link del eth1', `rule del from ${other} lookup 77`], family);
+      unconfigure();
+    });
+  }
+
   it('an IPv4 route with an IPv6 gateway', () => {
     const route = 'route add default via inet6 fe80::1 dev eth0';
     network.ip('vm', ['addr add 192.0.2.10/32 dev eth0', route], 4);

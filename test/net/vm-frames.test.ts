@@ -80,7 +80,7 @@ boundary.attach('vnet0', 'tap');
 boundary.attach('vnet1', 'tap');
 const raw = new RawSender(MARK);
 const taps = new TapSender(marks);
-const outlet = new DaemonOutlet({ boundary, raw, taps, wayTo: () => undefined });
+const outlet = new DaemonOutlet({ boundary, raw, taps, wayOf: () => undefined });
 
 after(() => {
   raw.close();

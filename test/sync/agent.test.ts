@@ -146,7 +146,7 @@ describe('a synchronization', () => {
 
   test('what the next hop needs is asked when the peer commits, not for every SYN', () => {
     const asked: string[] = [];
-    const redirects = (_: unknown, remote: string) => asked.push(remote) > 0;
+    const redirects = (_: unknown, { remote }: { remote: string }) => asked.push(remote) > 0;
     const p = pair({ peer: { redirects } });
     p.mover.agent.move(p.kernel, NEW, PATH);
     p.peer.receive(...p.mover.takeSent());

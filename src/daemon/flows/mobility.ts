@@ -259,7 +259,7 @@ export class Mobility {
   #move(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
     this.#o.agent.move(kernel, to.source, {
       mtu: this.#o.monitor.links().find((link) => link.name === to.interface)?.mtu ?? MTU_LEAST,
-      redirect: this.#o.routes.differ(kernel.remote, wire.remote),
+      redirect: this.#o.routes.differ(kernel, { ...wire, local: to.source }),
     });
   }
 

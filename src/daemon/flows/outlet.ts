@@ -12,8 +12,9 @@ import { SystemError } from '../../libc/errno.js';
 import { FrameSender } from '../../libc/frame.js';
 import type { RawSender } from '../../libc/raw.js';
 import type { Outlet } from '../../sync/agent.js';
-import { type Address, addressFromBytes } from '../../wire/address.js';
+import { addressFromBytes } from '../../wire/address.js';
 import type { Tuple } from '../../wire/tuple.js';
+import type { Ends } from '../host/routes.js';
 import type { TapMarks } from '../host/settings.js';
 
 const ETHER_TYPE = { 4: 0x0800, 6: 0x86dd } as const;
@@ -61,28 +62,31 @@ export interface DaemonOutletOptions {
   boundary: Pick<Boundary, 'flow' | 'place'>;
   raw: Pick<RawSender, 'toWire' | 'toKernel'>;
   taps: Pick<TapSender, 'toGuest' | 'toNetwork' | 'toNetworkVerbatim'>;
-  /** The interface with a boundary by which the kernel would send; undefined: by another one. */
-  wayTo: (remote: Address) => number | undefined;
+  /**
+   * The interface with a boundary by which the kernel would send between these; undefined: by
+   * another one.
+   */
+  wayOf: (ends: Ends) => number | undefined;
 }
 
 export class DaemonOutlet implements Outlet {
   readonly #boundary: DaemonOutletOptions['boundary'];
   readonly #raw: DaemonOutletOptions['raw'];
   readonly #taps: DaemonOutletOptions['taps'];
-  readonly #wayTo: DaemonOutletOptions['wayTo'];
+  readonly #wayOf: DaemonOutletOptions['wayOf'];
 
   constructor(o: DaemonOutletOptions) {
     this.#boundary = o.boundary;
     this.#raw = o.raw;
     this.#taps = o.taps;
-    this.#wayTo = o.wayTo;
+    this.#wayOf = o.wayOf;
   }
 
   /** Throws SystemError. */
   toWire(packet: Uint8Array, kernel: Tuple): void {
     const { tap } = kernel;
     if (tap === undefined) {
-      const way = this.#wayTo(destinationOf(packet));
+      const way = this.#wayOf(endsOf(packet));
       if (way === undefined) this.#raw.toWire(packet);
       else this.#taps.toNetwork(way, etherFrame(NOBODY, NOBODY, packet));
       return;
@@ -134,8 +138,14 @@ export function trySend(send: () => void): void {
   }
 }
 
-const destinationOf = (packet: Uint8Array): Address =>
-  addressFromBytes(versionOf(packet) === 6 ? packet.subarray(24, 40) : packet.subarray(16, 20));
+/* Of a packet that is ours. */
+function endsOf(packet: Uint8Array): Ends {
+  const [at, length] = versionOf(packet) === 6 ? [8, 16] : [12, 4];
+  const [local, remote] = [at, at + length].map((from) =>
+    addressFromBytes(packet.subarray(from, from + length)),
+  );
+  return { local, remote } as Ends;
+}
 
 const versionOf = (packet: Uint8Array): 4 | 6 => ((packet[0] ?? 0) >> 4 === 6 ? 6 : 4);
 

@@ -15,11 +15,11 @@ import { wireOf } from '../../sync/handshake.js';
 import type { Address } from '../../wire/address.js';
 import { type Tuple, tupleKey } from '../../wire/tuple.js';
 import type { Emit } from '../view/monitor-events.js';
-import type { Routes } from './routes.js';
+import type { Ends, Routes } from './routes.js';
 
 export interface DetoursOptions {
   table: Pick<DetourTable, 'refresh' | 'destinations' | 'set'>;
-  routes: Pick<Routes, 'to'>;
+  routes: Pick<Routes, 'from'>;
   /** Whether a boundary is attached there: elsewhere a flow would leave untranslated. */
   attached: (interfaceName: string) => boolean;
   emit: Emit;
@@ -56,7 +56,7 @@ export class Detours {
   update(flows: Array<[Tuple, Flow]>): void {
     this.#flows.clear();
     this.#anyPeerMoved = false;
-    for (const [kernel, flow] of flows) this.#place(kernel, wireOf(kernel, flow).remote);
+    for (const [kernel, flow] of flows) this.#place(kernel, wireOf(kernel, flow));
     if (!this.#anyPeerMoved && this.addresses().length === 0) return;
     this.#o.table.refresh();
     for (const address of new Set([...this.addresses(), ...this.#flows.keys()])) {
@@ -64,20 +64,20 @@ export class Detours {
     }
   }
 
-  /** To be called when a flow is carried to `remote` from now on, before anything is sent. */
-  mapped(kernel: Tuple, remote: Address): void {
-    if (this.#place(kernel, remote)) this.#apply(kernel.remote);
+  /** To be called when a flow is carried between these from now on, before anything is sent. */
+  mapped(kernel: Tuple, wire: Ends): void {
+    if (this.#place(kernel, wire)) this.#apply(kernel.remote);
   }
 
   /** To be called when a flow is no more. */
   ended(kernel: Tuple): void {
-    this.mapped(kernel, kernel.remote);
+    this.mapped(kernel, kernel);
   }
 
   /* Whether it changed anything for the old address. */
-  #place(kernel: Tuple, remote: Address): boolean {
-    if (remote !== kernel.remote) this.#anyPeerMoved = true;
-    const way = this.#wayRound(kernel.remote, remote);
+  #place(kernel: Tuple, wire: Ends): boolean {
+    if (wire.remote !== kernel.remote) this.#anyPeerMoved = true;
+    const way = this.#wayRound(kernel, wire);
     const there = this.#flows.get(kernel.remote);
     if (way === undefined) {
       const had = there?.delete(tupleKey(kernel)) ?? false;
@@ -90,17 +90,17 @@ export class Detours {
     return true;
   }
 
-  #wayRound(old: Address, remote: Address): Omit<Detoured, 'kernel'> | undefined {
-    if (old === remote) return undefined;
-    const own = this.#o.routes.to(old);
-    const wanted = this.#o.routes.to(remote);
+  #wayRound(kernel: Ends, wire: Ends): Omit<Detoured, 'kernel'> | undefined {
+    if (kernel.remote === wire.remote) return undefined;
+    const own = this.#o.routes.from(kernel.local, kernel.remote);
+    const wanted = this.#o.routes.from(wire.local, wire.remote);
     if (wanted === undefined) return undefined;
     if (own?.interface === wanted.interface) {
       if (own.gateway !== undefined) return undefined;
     } else if (!this.#o.attached(wanted.interface)) {
       return undefined;
     }
-    const via = { interface: wanted.interface, gateway: wanted.gateway ?? remote };
+    const via = { interface: wanted.interface, gateway: wanted.gateway ?? wire.remote };
     return { via, byGateway: wanted.gateway !== undefined };
   }
 
@@ -140,7 +140,7 @@ export function withDetours(boundary: SyncBoundary, detours: Detours): SyncBound
     deleteWire: (wire) => boundary.deleteWire(wire),
     command: (c) => {
       const done = boundary.command(c);
-      if (c.verb === 'map' && done.result === 'ok') detours.mapped(c.kernel, c.mapping.wire.remote);
+      if (c.verb === 'map' && done.result === 'ok') detours.mapped(c.kernel, c.mapping.wire);
       return done;
     },
   };

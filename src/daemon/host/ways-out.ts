@@ -2,14 +2,13 @@
  * hop past netfilter.  Asked once where a thousand flows want to know at once.
  */
 
-import type { Address } from '../../wire/address.js';
-import type { Routes } from './routes.js';
+import type { Ends, Routes } from './routes.js';
 
 /* Somebody else may take our programs off at any time. */
 const AGE_MAX_MS = 1_000;
 
 export interface WaysOutOptions {
-  routes: Pick<Routes, 'to'>;
+  routes: Pick<Routes, 'from'>;
   /** The names of the interfaces with a boundary. */
   attached: () => readonly string[];
   indexOf: (name: string) => number | undefined;
@@ -26,8 +25,8 @@ export class WaysOut {
   }
 
   /** The index of the interface; undefined: the kernel would send it by another one, or not at all. */
-  to(remote: Address): number | undefined {
-    const name = this.#o.routes.to(remote)?.interface;
+  of({ local, remote }: Ends): number | undefined {
+    const name = this.#o.routes.from(local, remote)?.interface;
     return name !== undefined && this.#isAttached(name) ? this.#o.indexOf(name) : undefined;
   }
 

@@ -33,7 +33,7 @@ function setUp(routes: Array<[Address, Route]>, o: { fails?: boolean; attached?:
   const kernel = new Map<Address, Detour>();
   const events: string[] = [];
   const detours = new Detours({
-    routes: { to: (peer) => known.get(peer) },
+    routes: { from: (_, peer) => known.get(peer) },
     attached: (name) => (o.attached ?? ['eth0']).includes(name),
     emit: ({ event, address: of }) => events.push(`${event} ${of}`),
     table: {
@@ -67,7 +67,7 @@ describe('a flow whose peer has moved away gets a detour', () => {
         route === undefined ? [] : [[to, route] as [Address, Route]],
       );
       const { detours, kernel } = setUp(routes);
-      detours.mapped(tuple(1000), NEW);
+      detours.mapped(tuple(1000), tuple(1000, NEW));
       assert.equal(kernel.get(OLD)?.via.gateway, gateway);
       detours.update([flowAt(tuple(1000), NEW)]);
       assert.equal(kernel.get(OLD)?.via.gateway, gateway);
@@ -85,10 +85,10 @@ describe('detours', () => {
 
   test('go with the last flow that needs them', () => {
     const { detours, kernel, events } = setUp(routes);
-    detours.mapped(tuple(1000), NEW);
-    detours.mapped(tuple(2000), NEW);
+    detours.mapped(tuple(1000), tuple(1000, NEW));
+    detours.mapped(tuple(2000), tuple(2000, NEW));
     assert.deepEqual(ports(kernel), [1000, 2000]);
-    detours.mapped(tuple(1000), OLD);
+    detours.mapped(tuple(1000), tuple(1000, OLD));
     assert.deepEqual(ports(kernel), [2000]);
     detours.ended(tuple(2000));
     assert.equal(kernel.size, 0);
@@ -97,8 +97,8 @@ describe('detours', () => {
 
   test('of flows that are in different places take the gateway', () => {
     const { detours, kernel } = setUp(routes);
-    detours.mapped(tuple(1000), address('192.0.2.77'));
-    detours.mapped(tuple(2000), NEW);
+    detours.mapped(tuple(1000), tuple(1000, address('192.0.2.77')));
+    detours.mapped(tuple(2000), tuple(2000, NEW));
     assert.equal(kernel.get(OLD)?.via.gateway, GATEWAY);
     assert.deepEqual(ports(kernel), [1000, 2000]);
   });
@@ -119,7 +119,7 @@ describe('detours', () => {
 
   test('follow the routes', () => {
     const { detours, kernel, known } = setUp(routes);
-    detours.mapped(tuple(1000), NEW);
+    detours.mapped(tuple(1000), tuple(1000, NEW));
     known.set(OLD, BY_GATEWAY);
     detours.update([flowAt(tuple(1000), NEW)]);
     assert.equal(kernel.size, 0);
@@ -127,7 +127,7 @@ describe('detours', () => {
 
   test('that cannot be made are told of, and nothing breaks', () => {
     const { detours, events } = setUp(routes, { fails: true });
-    detours.mapped(tuple(1000), NEW);
+    detours.mapped(tuple(1000), tuple(1000, NEW));
     assert.deepEqual(events, [`detour-failed ${OLD}`]);
   });
 

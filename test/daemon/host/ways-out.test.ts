@@ -9,6 +9,7 @@ import { encodePacket } from '../../../src/wire/packet.js';
 import type { Tuple } from '../../../src/wire/tuple.js';
 
 const NEAR = address('198.51.100.7');
+const OTHER = address('192.0.2.7');
 const FAR = address('203.0.113.7');
 const KERNEL: Tuple = { local: NEAR, remote: FAR, localPort: 22, remotePort: 40_000 };
 
@@ -17,12 +18,17 @@ function setUp(o: { attached: string[] }) {
   let looked = 0;
   let now = 0;
   const ways = new WaysOut({
-    routes: { to: (a: Address) => (a === FAR ? { source: NEAR, interface: 'eth0' } : undefined) },
+    routes: {
+      from: (source: Address, to: Address) => {
+        if (to !== FAR) return undefined;
+        return { source, interface: source === NEAR ? 'eth0' : 'eth1' };
+      },
+    },
     attached: () => {
       looked += 1;
       return o.attached;
     },
-    indexOf: (name) => ({ eth0: 2 })[name],
+    indexOf: (name) => ({ eth0: 2, eth1: 3 })[name],
     nowMs: () => now,
   });
   const frame = (how: string) => (index: number, bytes: Uint8Array) =>
@@ -31,10 +37,10 @@ function setUp(o: { attached: string[] }) {
     boundary: { flow: () => undefined, place: () => undefined },
     raw: { toWire: () => sent.push('raw'), toKernel: () => sent.push('kernel') },
     taps: { toNetwork: frame('frame'), toGuest: frame('guest'), toNetworkVerbatim: frame('as is') },
-    wayTo: (remote) => ways.to(remote),
+    wayOf: (ends) => ways.of(ends),
   });
-  const send = (destination: Address) => {
-    const ends = { source: NEAR, sourcePort: 22, destination, destinationPort: 40_000 };
+  const send = (destination: Address, source = NEAR) => {
+    const ends = { source, sourcePort: 22, destination, destinationPort: 40_000 };
     outlet.toWire(encodePacket(parsePacketLine('A 0:0(0) ack 1 win 9', ends)), KERNEL);
     return sent.splice(0);
   };
@@ -44,6 +50,11 @@ function setUp(o: { attached: string[] }) {
 test('by an interface with a boundary: a frame for nobody', () => {
   const { send } = setUp({ attached: ['eth0'] });
   assert.deepEqual(send(FAR), [`frame 2 ${'00'.repeat(12)}0800`]);
+});
+
+test('by the way of its source: one with a routing table of its own', () => {
+  const { send } = setUp({ attached: ['eth0', 'eth1'] });
+  assert.deepEqual(send(FAR, OTHER), [`frame 3 ${'00'.repeat(12)}0800`]);
 });
 
 test('by another one, or without a route: to the kernel, which says what is wrong', () => {
