@@ -6,6 +6,7 @@
  * What the program writes and must read is a pattern: each byte follows from its offset, so
  * every byte is compared when it is delivered.
  */
+import assert from 'node:assert/strict';
 import type { Clock } from '../../src/sync/clock.js';
 import type { Packet } from '../../src/wire/packet.js';
 import { type Seq, seqAdd, seqAfter, seqBefore, seqDiff, seqWithin } from '../../src/wire/seq.js';
@@ -56,7 +57,9 @@ export class TcpModel {
     this.#rcvNxt = this.#ackSent = seqAdd(end.irs, 1);
   }
 
+  /** Not after close: the FIN has a number of its own, and the pattern would go on behind it. */
   write(bytes: number): void {
+    assert.ok(!this.closed, 'a write after close');
     this.written += bytes;
     this.#transmit();
   }

@@ -44,13 +44,15 @@ export class World {
   #addressesUsed = 0;
   #moving = false;
   #packets = 0;
-  #unwritten: number;
+  /** By end: writes that its program has yet to make. */
+  readonly #unwritten: [number, number];
 
   constructor(seed: number) {
     this.scenario = scenarioOf(seed);
     this.#random = new Random(seed ^ 0x5449);
     this.#moves = [...this.scenario.moves];
-    this.#unwritten = this.scenario.writes.length;
+    const writesOf = (end: 0 | 1) => this.scenario.writes.filter(({ who }) => who === end).length;
+    this.#unwritten = [writesOf(0), writesOf(1)];
     this.#link = new LinkModel(this.clock, this.#random, this.scenario.hostility);
     this.hosts = [this.#newHost('client'), this.#newHost('server')];
     const [client, server] = [this.#newAddress(), this.#newAddress()];
@@ -65,7 +67,7 @@ export class World {
     for (const { at, who, bytes } of this.scenario.writes) {
       this.clock.setTimer(at, () => {
         this.kernels[who].write(bytes);
-        this.#unwritten -= 1;
+        this.#unwritten[who] -= 1;
         this.#closeIfDue(who);
       });
     }
@@ -185,14 +187,15 @@ export class World {
   }
 
   #closeIfDue(who: 0 | 1): void {
-    const last = !this.scenario.writes.some((w) => w.who === who && w.at > this.clock.now());
-    if (last && this.scenario.closesEarly[who]) this.kernels[who].close();
+    const isDone = this.#unwritten[who] === 0;
+    if (isDone && this.scenario.closesEarly[who]) this.kernels[who].close();
   }
 
   #isOver(): boolean {
     if (this.#moves.length > 0) this.#moveIfDue();
     const isMoved = this.#moves.length === 0 && !this.#moving;
-    if (!isMoved || this.#unwritten > 0 || !this.hosts.every((h) => h.isSteady())) return false;
+    const isWritten = this.#unwritten.every((left) => left === 0);
+    if (!isMoved || !isWritten || !this.hosts.every((h) => h.isSteady())) return false;
     const [client, server] = this.kernels;
     if (!client.closed) client.close();
     if (!server.closed) server.close();
