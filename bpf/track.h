@@ -248,6 +248,25 @@ static __always_inline bool flow_expects(struct flow *f, seq s, seq ack)
 	       seq_within(ack, f->snd_una - window_in, f->snd_nxt);
 }
 
+/* An ACK never goes back, so what acknowledges less than is acknowledged already was sent before what has
+ * come: it says nothing of how the path is now.
+ */
+static __always_inline bool flow_is_overtaken(const struct flow *f, seq ack)
+{
+	return seq_diff(ack, f->snd_una) < 0;
+}
+
+/* The peer is there, and the path. */
+static __always_inline void flow_hear(struct flow *f, const struct tuple *kernel, __u64 now)
+{
+	if (f->seen_in != now)
+		f->seen_in = now;
+	if (f->flags & FLOW_STALLED) {
+		__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);
+		event_flow(EVENT_REVIVED, kernel, true);
+	}
+}
+
 /* What Linux takes in, ACK and all: no segment that ends before the last ACK (tcp_sequence). */
 static __always_inline void flow_take(struct flow *f, const struct packet *p, seq end, seq ack)
 {
@@ -287,17 +306,13 @@ static __noinline bool flow_track_in(struct flow *f, const struct packet *p, seq
 		return false;
 	if (!flow_expects(f, s, ack))
 		return false;
-	if (f->seen_in != now)
-		f->seen_in = now;
+	if (!flow_is_overtaken(f, ack))
+		flow_hear(f, kernel, now);
 	seq_raise(&f->rcv_max, end);
 	taken_in(f, p, end, kernel, now);
 	flow_take(f, p, end, ack);
-	if (f->flags & FLOW_STALLED) {
-		__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);
-		event_flow(EVENT_REVIVED, kernel, true);
-	}
 	if (f->gap_since) {
-		f->gap = f->seen_in - f->gap_since;
+		f->gap = now - f->gap_since;
 		f->gap_since = 0;
 		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
 		event_flow(EVENT_PROVEN, kernel, true);

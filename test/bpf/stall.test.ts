@@ -100,6 +100,20 @@ both('whatever comes in begins the count anew', (f) => {
   assert.deepEqual([flowOf(view).resent, told()], [1, []]);
 });
 
+both('but for what has been overtaken: it acknowledges less than is known', (f) => {
+  const view = openFlow(plane, f);
+  plane.expect(view, 'out', 'PA 1:201(200) ack 1 win 1', 'same');
+  plane.expect(view, 'in', 'A  1:1(0) ack 101 win 1', 'same');
+  const before = { resent: 2, resentSince: agoMs(1200), seenOut: agoMs(400), seenIn: agoMs(2000) };
+  put(view, before);
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 1', 'same');
+  assert.equal(flowOf(view).seenIn, before.seenIn);
+  plane.events();
+  plane.expect(view, 'out', 'PA 101:201(100) ack 1 win 1', 'same');
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 1', 'same');
+  assert.deepEqual([told(), isStalled(view)], [['stalled'], true]);
+});
+
 both('each probe of a stalled flow is told, and the end of the stall', (f) => {
   const view = unanswered(f);
   put(view, { resent: 5, resentSince: agoMs(5000) });

@@ -8,16 +8,14 @@ import {
   FLOW_FLAG,
   type Flow,
   type Mapping,
-  NEGOTIATED,
   ROLE,
-  type TiOpen,
   WIRE_STATE,
   type Wire,
 } from '../../src/boundary/abi.gen.js';
 import type { Command, CommandResult, NewWire } from '../../src/boundary/boundary.js';
 import type { SyncBoundary } from '../../src/sync/agent.js';
 import { encodePacket, type Packet, segmentEnd } from '../../src/wire/packet.js';
-import { type Seq, seq, seqAdd, seqAfter, seqBefore, seqMax } from '../../src/wire/seq.js';
+import { seq, seqAdd, seqAfter, seqBefore, seqMax } from '../../src/wire/seq.js';
 import { type Tuple, tupleEqual, tupleText } from '../../src/wire/tuple.js';
 
 export interface ModelEvent {
@@ -201,17 +199,21 @@ export class BoundaryModel implements SyncBoundary {
 
   #track(p: Packet, kernel: Tuple, flow: Flow): void {
     if (!p.flags.includes('A') || !isExpected(flow, p)) return;
-    flow.seenIn = this.nowNs();
+    // What acknowledges less than is known was sent before what has come: it says nothing of now.
+    if (!seqBefore(p.ack, flow.sndUna)) this.#hear(flow, kernel);
     flow.rcvMax = seqMax(flow.rcvMax, segmentEnd(p));
     if (!seqBefore(segmentEnd(p), flow.rcvNxt)) take(flow, p);
-    if ((flow.flags & FLOW_FLAG.STALLED) !== 0) {
-      flow.flags &= ~FLOW_FLAG.STALLED;
-      this.#tell('revived', kernel);
-    }
     if (flow.gapSince === 0n) return;
     flow.gapSince = 0n;
     flow.flags &= ~FLOW_FLAG.UNPROVEN;
     this.#tell('proven', kernel);
+  }
+
+  #hear(flow: Flow, kernel: Tuple): void {
+    flow.seenIn = this.nowNs();
+    if ((flow.flags & FLOW_FLAG.STALLED) === 0) return;
+    flow.flags &= ~FLOW_FLAG.STALLED;
+    this.#tell('revived', kernel);
   }
 
   /** What begins below SND.NXT after a pause was sent by a timer; what is held is never answered. */
@@ -344,76 +346,4 @@ export const incoming = (p: Packet): Tuple => ({
   localPort: p.destinationPort,
   remote: p.source,
   remotePort: p.sourcePort,
-});
-
-export const tiOpen = (tifidHalf: number, keyHalf: Uint8Array, keyId = 0): TiOpen => ({
-  kind: 253,
-  length: 20,
-  exid: 0x5449,
-  versionSubtype: 0x10,
-  flags: 0,
-  keyId,
-  reserved: 0,
-  tifidHalf,
-  keyHalf,
-});
-
-const emptyMapping = (kernel: Tuple): Mapping => ({
-  wire: kernel,
-  sndDelta: seq(0),
-  rcvDelta: seq(0),
-  sndBase: seq(0),
-  rcvBase: seq(0),
-  redirect: 0,
-});
-
-/** A flow as it is just after its handshake. */
-export const openedFlow = (o: {
-  kernel: Tuple;
-  role: number;
-  initiator: TiOpen;
-  responder: TiOpen;
-  iss: Seq;
-  irs: Seq;
-  epoch?: number;
-}): Flow => ({
-  initiator: o.initiator,
-  responder: o.responder,
-  iss: o.iss,
-  irs: o.irs,
-  sndNxt: seqAdd(o.iss, 1),
-  rcvNxt: seqAdd(o.irs, 1),
-  rcvBefore: seqAdd(o.irs, 1),
-  seenOut: 1n,
-  resumedAt: 0n,
-  resentSince: 0n,
-  resent: 0,
-  // Whether a kernel takes what comes is not modelled: these here do.
-  ...{ tookAt: 0n, behindSince: 0n, behind: 0, untakenSince: 0n, untaken: 0, oldPathAt: 0n },
-  ...{ knock: seq(0), knockedAt: 0n },
-  frozenUntil: 0n,
-  sndUna: seqAdd(o.iss, 1),
-  rcvMax: seqAdd(o.irs, 1),
-  seenIn: 1n,
-  created: 1n,
-  windowIn: 1000,
-  windowInMax: 1000,
-  rcvFin: o.irs,
-  windowOut: 1000,
-  mssOut: 1460,
-  mssIn: 1460,
-  flags: 0,
-  active: 0,
-  role: o.role,
-  options: NEGOTIATED.SACK | NEGOTIATED.WSCALE,
-  wscaleOut: 7,
-  wscaleIn: 7,
-  epoch: o.epoch ?? 0,
-  moves: 0,
-  nextHop: new Uint8Array(6),
-  outside: 0,
-  movedAt: 0n,
-  gap: 0n,
-  gapSince: 0n,
-  mapping: [emptyMapping(o.kernel), emptyMapping(o.kernel)],
 });

@@ -12,12 +12,13 @@ import { type Address, address } from '../../src/wire/address.js';
 import type { Packet } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
 import { type Tuple, tupleReverse, tupleText } from '../../src/wire/tuple.js';
-import { mappingOf, openedFlow, tiOpen } from './boundary-model.js';
+import { mappingOf } from './boundary-model.js';
 import { FakeClock } from './fake-clock.js';
 import { checkMapping, checkMirrored, Firewall } from './invariants.js';
 import { FRIENDLY, LinkModel } from './link-model.js';
 import { Machine } from './machine.js';
 import { Middlebox } from './middlebox.js';
+import { openedFlow, tiOpen } from './opened-flow.js';
 import { Random } from './random.js';
 import {
   type Act,

@@ -8,8 +8,9 @@ import { SyncAgent, type SyncAgentOptions, type SyncEvent } from '../../src/sync
 import { decodePacket, type Packet } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
 import { type Tuple, tupleReverse, tupleText } from '../../src/wire/tuple.js';
-import { BoundaryModel, openedFlow, tiOpen } from '../sim/boundary-model.js';
+import { BoundaryModel } from '../sim/boundary-model.js';
 import { FakeClock } from '../sim/fake-clock.js';
+import { openedFlow, tiOpen } from '../sim/opened-flow.js';
 import { Random } from '../sim/random.js';
 import { KEY_INITIATOR, KEY_RESPONDER, MOVER_KERNEL } from './fixture.js';
 

@@ -14,7 +14,7 @@ import { address } from '../../src/wire/address.js';
 import type { Packet } from '../../src/wire/packet.js';
 import { seq, seqAdd } from '../../src/wire/seq.js';
 import { type Tuple, tupleReverse } from '../../src/wire/tuple.js';
-import { openedFlow, tiOpen } from '../sim/boundary-model.js';
+import { openedFlow, tiOpen } from '../sim/opened-flow.js';
 
 export const KEY_INITIATOR = Uint8Array.of(1, 2, 3, 4, 5, 6, 7, 8);
 export const KEY_RESPONDER = Uint8Array.of(11, 12, 13, 14, 15, 16, 17, 18);

@@ -10,7 +10,7 @@ import { KeyRing } from '../../src/sync/key-ring.js';
 import type { Candidate } from '../../src/sync/responder.js';
 import { TokenBucket } from '../../src/sync/token-bucket.js';
 import { drawWire } from '../../src/sync/wire-port.js';
-import { tiOpen } from '../sim/boundary-model.js';
+import { tiOpen } from '../sim/opened-flow.js';
 import { Random } from '../sim/random.js';
 import { candidateOf, flows, MOVER_WIRE, PEER_WIRE, synSent } from './fixture.js';
 

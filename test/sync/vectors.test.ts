@@ -23,7 +23,8 @@ import { decodeOptions } from '../../src/wire/option.js';
 import { decodePacket, encodePacket, type Packet } from '../../src/wire/packet.js';
 import { seq, seqAdd } from '../../src/wire/seq.js';
 import { tupleReverse } from '../../src/wire/tuple.js';
-import { incoming, openedFlow, outgoing, tiOpen } from '../sim/boundary-model.js';
+import { incoming, outgoing } from '../sim/boundary-model.js';
+import { openedFlow, tiOpen } from '../sim/opened-flow.js';
 import {
   fromHex,
   keyVectors,
