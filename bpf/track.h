@@ -75,12 +75,13 @@ static __always_inline bool flow_end(struct flow *f, const struct tuple *kernel,
 	return true;
 }
 
-/* Stalled: a timer has sent three times, for a second, and nothing at all has come in since the
- * first.  Loss and congestion let something in now and then.  A burst counts as one, so do the
- * segments of a fast recovery: only a timer waits for PAUSE_NS.  What is held is not expected to be
+/* Stalled: a timer has sent twice, a second apart or more, and nothing at all has come in since the
+ * first.  Loss and congestion let something in now and then.  Not three times: a timer that has backed off
+ * takes ten seconds and more for that.  A burst counts as one, so do the segments of a fast
+ * recovery: only a timer waits for PAUSE_NS.  What is held is not expected to be
  * answered, so the first one counts, once the path has been silent for as long.
  */
-#define STALL_RESENT 3
+#define STALL_RESENT 2
 #define STALL_NS 1000000000ULL
 
 static __always_inline bool flow_is_unanswered(const struct flow *f)

@@ -28,8 +28,8 @@ export interface ModelEvent {
 /** A bare reset after so much silence is doubtful. */
 const SILENT_NS = 1_000_000_000n;
 const PAUSE_NS = 100_000_000n;
-/** Three times by a timer, for a second, and nothing comes in. */
-const STALL = { resent: 3, ns: 1_000_000_000n };
+/** Twice by a timer, a second apart or more, and nothing comes in. */
+const STALL = { resent: 2, ns: 1_000_000_000n };
 
 export class BoundaryModel implements SyncBoundary {
   readonly flows = new Map<string, { kernel: Tuple; flow: Flow }>();

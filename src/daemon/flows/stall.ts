@@ -14,7 +14,7 @@
  * whatever comes in on the old path, and between two attempts that one is tried as well.
  */
 
-/** Three retransmissions, the last of them clearly later than a few round trips. */
+/** Retransmissions, the last of them clearly later than a few round trips. */
 export const STALL_MS = 1_750;
 
 /** Three SYNs have left by then. */
