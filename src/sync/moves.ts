@@ -238,7 +238,7 @@ export class Moves {
   #advance(session: Session, event: MoverEvent): void {
     const { next, effects } = stepMover(session.mover, event);
     this.#find(session, next);
-    if (next.state !== 'syn-sent') this.#queue.leave(session.key);
+    if (next.state !== 'syn-sent') this.#queue.answered(session.key);
     const failure = this.#o.performer.perform(session.kernel, effects, {
       arm: (afterMs) => this.#arm(session, afterMs),
       disarm: () => this.#disarm(session),

@@ -37,9 +37,14 @@ export class StartQueue {
     this.#startWaiting();
   }
 
-  /** A flow does not wait for an answer any more, or shall not begin: others may. */
+  /** A flow shall not begin any more. */
   leave(flow: string): void {
     this.#waiting.delete(flow);
+    this.answered(flow);
+  }
+
+  /** A flow that has begun does not wait for an answer any more: others may begin. */
+  answered(flow: string): void {
     if (!this.#begun.has(flow)) return;
     this.clock.clearTimer(this.#begun.get(flow));
     this.#begun.delete(flow);
@@ -77,7 +82,7 @@ export class StartQueue {
         this.#waiting.delete(flow);
         this.#begun.set(
           flow,
-          this.clock.setTimer(PLACE_MS, () => this.leave(flow)),
+          this.clock.setTimer(PLACE_MS, () => this.answered(flow)),
         );
         this.start(flow);
       }

@@ -8,11 +8,22 @@ import { deliverReset, type SyncEvent } from '../../src/sync/agent.js';
 import { address } from '../../src/wire/address.js';
 import { encodePacket, type Packet } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
+import type { Tuple } from '../../src/wire/tuple.js';
 import { exchange, pair } from './end.js';
 
 const NEW = address('198.51.100.10');
 const NEWER = address('198.51.100.11');
 const PATH = { mtu: 1500, redirect: false };
+
+/** A bare reset from the peer, in kernel view. */
+const resetOn = (kernel: Tuple, at: number): Uint8Array => {
+  const { local, localPort, remote, remotePort } = kernel;
+  return encodePacket({
+    ...{ source: remote, sourcePort: remotePort, destination: local },
+    ...{ destinationPort: localPort, flags: 'R', seq: seq(at), ack: seq(0), window: 0 },
+    ...{ options: [], payload: new Uint8Array(0) },
+  });
+};
 
 describe('a synchronization', () => {
   test('from the move to the proof: the timeline', () => {
@@ -261,15 +272,7 @@ describe('ends of a synchronization', () => {
 
   test('a reset on a wire in doubt begins anew if the peer has forgotten the handshake', () => {
     const p = pair();
-    const reset = (at: number): boolean => {
-      const { local, localPort, remote, remotePort } = p.kernel;
-      const packet: Packet = {
-        ...{ source: remote, sourcePort: remotePort, destination: local },
-        ...{ destinationPort: localPort, flags: 'R', seq: seq(at), ack: seq(0), window: 0 },
-        ...{ options: [], payload: new Uint8Array(0) },
-      };
-      return p.mover.agent.reset(p.kernel, encodePacket(packet));
-    };
+    const reset = (at: number) => p.mover.agent.reset(p.kernel, resetOn(p.kernel, at));
     assert.equal(reset(1), false, 'nothing runs: the quarantine decides');
     p.mover.agent.move(p.kernel, NEW, PATH);
     assert.equal(reset(1), true);
@@ -284,6 +287,22 @@ describe('ends of a synchronization', () => {
     p.mover.wait(300);
     exchange(p);
     assert.equal(p.mover.types().at(-1), 'proven');
+  });
+
+  test('such a reset does not take its turn from a flow that waits', () => {
+    const config = { sourcePorts: { first: 61_000, last: 65_535 }, places: 1 };
+    const p = pair({ mover: { config } });
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    exchange(p);
+    p.mover.agent.move(p.mover.open('mover', 1), NEW, PATH);
+    p.mover.agent.move(p.kernel, NEWER, PATH);
+    assert.equal(p.mover.takeSent().length, 1, 'only the first has begun');
+    p.mover.agent.reset(p.kernel, resetOn(p.kernel, p.mover.flow(p.kernel).mapping[0].rcvBase));
+    p.mover.wait(30);
+    assert.deepEqual(
+      p.mover.takeSent().map(({ flags, source }) => [flags, source]),
+      [['S', NEWER]],
+    );
   });
 
   test('a reset from quarantine is delivered whole, with right checksums', () => {
