@@ -17,10 +17,11 @@ import { monotonicMs } from '../libc/monotonic.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
 import { interfaceIndex } from '../libc/socket.js';
+import { socketOfWire, wireOfSocket } from '../link/conntrack-look-up.js';
 import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { RetainedAddresses } from '../link/retained.js';
-import { routeTo } from '../link/route.js';
+import { routeTo, routeType } from '../link/route.js';
 import { destroySocket, hasSocket, progressOf, tcpSockets } from '../link/sockets.js';
 import { Netlink } from '../netlink/netlink.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
@@ -50,6 +51,7 @@ import { Detours, withDetours } from './host/detours.js';
 import { FailedRounds } from './host/failed-rounds.js';
 import { lacksOf } from './host/lacks.js';
 import { LinkCare } from './host/link-care.js';
+import { OwnAddresses } from './host/own-addresses.js';
 import { Retention } from './host/retention.js';
 import { Routes } from './host/routes.js';
 import { configure, tapMarks } from './host/settings.js';
@@ -134,6 +136,7 @@ class Daemon implements DaemonControl {
   #agent: SyncAgent;
   #retention: Retention;
   #mobility: Mobility;
+  #own: OwnAddresses;
   #orphans: Orphans;
   #upkeep: Upkeep;
   #narrowPaths: NarrowPaths;
@@ -205,6 +208,7 @@ class Daemon implements DaemonControl {
     this.#retention = new Retention(retained, emit);
     const canDestroy = !this.#lacks.includes('socket-destroy');
     const shared = { boundary, netlink: this.#netlink, giveUpMs: config.giveUpMs, emit };
+    this.#own = this.#newOwnAddresses();
     this.#mobility = new Mobility({
       ...{ boundary, clock: CLOCK, emit },
       ...{ giveUpMs: config.giveUpMs, holdMs: config.holdMs },
@@ -217,16 +221,23 @@ class Daemon implements DaemonControl {
       detours: this.#detours,
       uplinks: new Uplinks(config.runDir),
       outlet: this.#outlet,
+      own: this.#own,
       isTrying: (kernel) => this.#stalls.isTrying(kernel),
       held: (kernel) => this.#stalls.held(kernel),
     });
-    this.#orphans = new Orphans({ ...shared, canDestroy });
+    this.#orphans = new Orphans({
+      ...{ ...shared, canDestroy, own: this.#own },
+      sockets: (local) => tcpSockets(this.#netlink, local),
+      wireOf: (socket) => wireOfSocket(this.#netlink, socket),
+      destroySocket: (socket) => destroySocket(this.#netlink, socket),
+      isElsewhere: (version) => this.#isReachable(version),
+    });
     this.#upkeep = new Upkeep({
       boundary,
       idleMs: config.idleMs,
       quarantineMs: config.quarantineMs,
       sockets: () => tcpSockets(this.#netlink),
-      hasSocket: (kernel) => hasSocket(this.#netlink, kernel),
+      hasSocket: (kernel) => this.#hasSocket(kernel),
       clock: CLOCK,
       isMoving: (kernel) => this.#agent.state(kernel) !== 'steady',
       deliver: (kernel, packet) => attempt(() => deliverReset(this.#outlet, kernel, packet)),
@@ -345,7 +356,8 @@ class Daemon implements DaemonControl {
   }
 
   #legacy(): LegacyConnection[] {
-    const ours = legacyConnections(this.#boundary, tcpSockets(this.#netlink));
+    const wireOf = (socket: Tuple) => wireOfSocket(this.#netlink, socket);
+    const ours = legacyConnections(this.#boundary, tcpSockets(this.#netlink), wireOf);
     return [...ours, ...legacyOfVms(this.#boundary)];
   }
 
@@ -498,13 +510,13 @@ class Daemon implements DaemonControl {
     attempt(() => this.#care.changed(change));
     attempt(() => this.#mobility.linkChanged(change));
     if (change.type !== 'route-changed') {
-      attempt(() => this.#orphans.update(this.#configured()));
+      attempt(() => this.#orphans.update());
     }
   }
 
   #reconcile(): void {
     this.#mobility.reconcile();
-    this.#orphans.update(this.#configured());
+    this.#orphans.update();
   }
 
   /* All that a failed round may have left undone, and that can be done again. */
@@ -512,13 +524,34 @@ class Daemon implements DaemonControl {
     attempt(() => this.#wanted.retry());
     attempt(() => this.#retention.routesChanged());
     attempt(() => this.#mobility.reconcile());
-    attempt(() => this.#orphans.update(this.#configured()));
+    attempt(() => this.#orphans.update());
     attempt(() => this.#vms.save());
   }
 
-  #configured(): Set<Address> {
-    const addresses = this.#monitor.addresses().filter((a) => a.interface !== 'lo');
-    return new Set(addresses.map((a) => a.address));
+  #newOwnAddresses(): OwnAddresses {
+    const legacy = this.#boundary.plain().filter(([{ tap }]) => tap === undefined);
+    return new OwnAddresses({
+      isLocal: (a) => routeType(this.#netlink, a) === 'local',
+      isForeign: (a) => tcpSockets(this.#netlink, a).some(({ transparent }) => transparent),
+      attached: () => {
+        const names = new Set(this.#boundary.attached());
+        const there = this.#monitor.addresses().filter((a) => names.has(a.interface));
+        return there.map(({ address }) => address);
+      },
+      former: legacy.map(([{ local }]) => local),
+    });
+  }
+
+  #isReachable(version: 4 | 6): boolean {
+    const there = this.#monitor.addresses().filter((a) => a.interface !== 'lo');
+    return there.some((a) => family(a.address) === version);
+  }
+
+  /* Behind this machine's own NAT a socket may have another name. */
+  #hasSocket(kernel: Tuple): boolean {
+    if (hasSocket(this.#netlink, kernel)) return true;
+    const socket = socketOfWire(this.#netlink, kernel);
+    return socket !== undefined && hasSocket(this.#netlink, socket);
   }
 
   #readEvents(): void {

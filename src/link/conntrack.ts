@@ -61,12 +61,19 @@ const TIMEOUT_S = 432_000;
 
 /** The translated TCP connection that has been forgotten; undefined: it was none. */
 export function decodeDestroyed(m: NetlinkMessage): Translation | undefined {
-  if (m.type !== MESSAGE.DELETE) return undefined;
+  const forgotten = m.type === MESSAGE.DELETE ? decodeWays(m) : undefined;
+  return forgotten?.original.source === forgotten?.reply.destination ? undefined : forgotten;
+}
+
+/** A tracked TCP connection in both directions, translated or not; undefined: it is none. */
+export const decodeTracked = (m: NetlinkMessage): Translation | undefined =>
+  m.type === MESSAGE.NEW ? decodeWays(m) : undefined;
+
+function decodeWays(m: NetlinkMessage): Translation | undefined {
   const attributes = decodeAttributes(m.payload.subarray(4)); // struct nfgenmsg
   const original = decodeWay(attributes?.get(TUPLE.ORIGINAL));
   const reply = decodeWay(attributes?.get(TUPLE.REPLY));
-  if (original === undefined || reply === undefined) return undefined;
-  return original.source === reply.destination ? undefined : { original, reply };
+  return original === undefined || reply === undefined ? undefined : { original, reply };
 }
 
 /** Has the connection translated again: its source is what answers go to.  EEXIST: it is tracked. */

@@ -2,8 +2,14 @@
  * TCP sockets in inet_diag messages (sock_diag(7), linux/inet_diag.h).  Pure.
  */
 
-import { encodeMessage, FLAG, type NetlinkMessage } from '../netlink/message.js';
-import { addressBytes, addressFromBytes, family } from '../wire/address.js';
+import {
+  attribute,
+  decodeAttributes,
+  encodeMessage,
+  FLAG,
+  type NetlinkMessage,
+} from '../netlink/message.js';
+import { type Address, addressBytes, addressFromBytes, family } from '../wire/address.js';
 import type { Tuple } from '../wire/tuple.js';
 import { ADDRESS_FAMILY, type Version } from './rtnetlink.js';
 
@@ -15,6 +21,10 @@ const SOCKET_ID_AT = 8;
 const RECORD_BYTES = 72;
 const EXTENSIONS_AT = 2;
 const INET_DIAG_INFO = 2; // struct tcp_info
+const INET_DIAG_SOCKOPT = 22; // struct inet_diag_sockopt: bits
+const SOCKOPT = { FREEBIND: 1 << 2, TRANSPARENT: 1 << 5 } as const;
+const REQ_BYTECODE = 1; // INET_DIAG_REQ_BYTECODE
+const SOURCE_CONDITION = 7; // INET_DIAG_BC_S_COND
 const TCPI_RETRANSMITS_AT = 2;
 const TCPI_UNACKED_AT = 24;
 
@@ -41,14 +51,35 @@ export type TcpState = Exclude<(typeof TCP_STATES)[number], undefined>;
 export interface SocketRecord {
   tuple: Tuple;
   state: TcpState;
+  /** IP_TRANSPARENT: it sends from whatever address. */
+  transparent: boolean;
+  /** IP_FREEBIND: it was bound to whatever address. */
+  freebind: boolean;
 }
 
-/** All TCP sockets of an address family. */
-export function getSockets(version: Version): Uint8Array {
+/** All TCP sockets of an address family; `local`: only those with this address of their own. */
+export function getSockets(version: Version, local?: Address): Uint8Array {
   const request = new Uint8Array(REQUEST_BYTES);
   request.set([ADDRESS_FAMILY[version], IPPROTO_TCP]);
   new DataView(request.buffer).setUint32(4, 0xffffffff, true); // every state
-  return encodeMessage(SOCK_DIAG_BY_FAMILY, FLAG.REQUEST | FLAG.DUMP, [request]);
+  const parts: Uint8Array[] = [request];
+  if (local !== undefined) parts.push(attribute(REQ_BYTECODE, sourceIs(local)));
+  return encodeMessage(SOCK_DIAG_BY_FAMILY, FLAG.REQUEST | FLAG.DUMP, parts);
+}
+
+/* One instruction: struct inet_diag_bc_op, struct inet_diag_hostcond, the address.  Its `yes` leads
+ * behind it, which takes the socket; its `no` 4 bytes beyond the end, which leaves it out.
+ */
+function sourceIs(local: Address): Uint8Array {
+  const bytes = addressBytes(local);
+  const code = new Uint8Array(12 + bytes.length);
+  const view = new DataView(code.buffer);
+  code.set([SOURCE_CONDITION, code.length]);
+  view.setUint16(2, code.length + 4, true);
+  code.set([ADDRESS_FAMILY[family(local)], bytes.length * 8], 4);
+  view.setInt32(8, -1, true); // any port
+  code.set(bytes, 12);
+  return code;
 }
 
 /** Ends one TCP socket: a reset to the peer, ECONNABORTED to the program. */
@@ -72,20 +103,17 @@ export interface Progress {
 /** Of an answer to getProgress; undefined: it is none. */
 export function decodeProgress(m: NetlinkMessage): Progress | undefined {
   if (m.type !== SOCK_DIAG_BY_FAMILY) return undefined;
-  const view = new DataView(m.payload.buffer, m.payload.byteOffset, m.payload.length);
-  for (let at = RECORD_BYTES; at + 4 <= view.byteLength; ) {
-    const [length, type] = [view.getUint16(at, true), view.getUint16(at + 2, true)];
-    if (type === INET_DIAG_INFO && length >= 4 + TCPI_UNACKED_AT + 4) {
-      const info = at + 4;
-      return {
-        unacked: view.getUint32(info + TCPI_UNACKED_AT, true),
-        retransmits: view.getUint8(info + TCPI_RETRANSMITS_AT),
-      };
-    }
-    at += Math.max(4, (length + 3) & ~3);
-  }
-  return undefined;
+  const info = attributeOf(m, INET_DIAG_INFO);
+  if (info === undefined || info.length < TCPI_UNACKED_AT + 4) return undefined;
+  const view = new DataView(info.buffer, info.byteOffset, info.length);
+  return {
+    unacked: view.getUint32(TCPI_UNACKED_AT, true),
+    retransmits: view.getUint8(TCPI_RETRANSMITS_AT),
+  };
 }
+
+const attributeOf = (m: NetlinkMessage, type: number): Uint8Array | undefined =>
+  decodeAttributes(m.payload.subarray(RECORD_BYTES))?.get(type);
 
 function requestOf(t: Tuple): Uint8Array {
   const request = new Uint8Array(REQUEST_BYTES);
@@ -108,6 +136,7 @@ export function decodeSocket(m: NetlinkMessage): SocketRecord | undefined {
   const state = TCP_STATES[view.getUint8(1)];
   if (state === undefined) return undefined;
   const at = (offset: number) => addressFromBytes(m.payload.subarray(offset, offset + length));
+  const options = attributeOf(m, INET_DIAG_SOCKOPT)?.[0] ?? 0;
   return {
     tuple: {
       local: at(8),
@@ -116,5 +145,7 @@ export function decodeSocket(m: NetlinkMessage): SocketRecord | undefined {
       remotePort: view.getUint16(6),
     },
     state,
+    transparent: (options & SOCKOPT.TRANSPARENT) !== 0,
+    freebind: (options & SOCKOPT.FREEBIND) !== 0,
   };
 }

@@ -15,6 +15,7 @@ import {
   type LinkRecord,
   PROTOCOL,
   ROUTE_TYPE,
+  type RouteRecord,
   RTM,
   SCOPE,
   TABLE,
@@ -29,15 +30,15 @@ export type LinkChange =
   /** Usable from now on: an IPv6 address only after duplicate address detection. */
   | { type: 'address-added'; interface: string; address: Address; prefixLength: number }
   | { type: 'address-removed'; interface: string; address: Address }
-  /** One or more routes; whoever cares looks them up. */
-  | { type: 'route-changed' };
+  /** One or more routes; whoever cares looks them up.  `local`: of those to this machine, too. */
+  | { type: 'route-changed'; local?: true };
 
 /** What is known of links and addresses. */
 export class LinkState {
   #links = new Map<number, LinkRecord>();
   /** By interface, address and prefix length: the kernel allows one address in two prefixes. */
   #addresses = new Map<string, AddressRecord>();
-  #routesChanged = false;
+  #routesChanged: 'no' | 'yes' | 'local' = 'no';
 
   links(): LinkRecord[] {
     return [...this.#links.values()];
@@ -54,14 +55,15 @@ export class LinkState {
 
   /** To be called if notifications of routes may have been lost. */
   routesChanged(): void {
-    this.#routesChanged = true;
+    this.#routesChanged = 'local';
   }
 
-  /** Whether a route has changed since the last call. */
-  takeRoutesChanged(): boolean {
+  /** What has changed of the routes since the last call. */
+  takeRoutesChanged(): LinkChange[] {
     const changed = this.#routesChanged;
-    this.#routesChanged = false;
-    return changed;
+    this.#routesChanged = 'no';
+    if (changed === 'no') return [];
+    return [{ type: 'route-changed', ...(changed === 'local' ? { local: true } : {}) }];
   }
 
   /** Takes in one notification; what it changed, in order. */
@@ -77,11 +79,17 @@ export class LinkState {
         return this.#removeAddress(decodeAddress(m));
       case RTM.NEWROUTE:
       case RTM.DELROUTE:
-        this.#routesChanged ||= matters(m);
+        this.#noteRoute(decodeRoute(m));
         return [];
       default:
         return [];
     }
+  }
+
+  #noteRoute(route: RouteRecord | undefined): void {
+    if (route === undefined || !matters(route)) return;
+    if (route.type === ROUTE_TYPE.LOCAL) this.#routesChanged = 'local';
+    else if (this.#routesChanged === 'no') this.#routesChanged = 'yes';
   }
 
   /** Takes in complete dumps of links and addresses; what is different from before. */
@@ -168,14 +176,8 @@ const addressKey = (a: AddressRecord): string => `${a.index} ${a.address}/${a.pr
 /* Host scope: loopback addresses, and the retained ones, which are no place to move to. */
 const isReal = (a: AddressRecord): boolean => a.scope !== SCOPE.HOST;
 
-/* Not: what the kernel keeps for local addresses, cached exceptions (path MTU), our own table. */
-function matters(m: NetlinkMessage): boolean {
-  const route = decodeRoute(m);
-  return (
-    route !== undefined &&
-    !route.cloned &&
-    route.table !== TABLE.LOCAL &&
-    route.protocol !== RETAINED_PROTOCOL &&
-    (route.type === ROUTE_TYPE.UNICAST || route.protocol !== PROTOCOL.KERNEL)
-  );
-}
+/* Not: what the kernel keeps for addresses, cached exceptions (path MTU), our own table. */
+const matters = ({ cloned, table, protocol, type }: RouteRecord): boolean =>
+  !cloned &&
+  protocol !== RETAINED_PROTOCOL &&
+  (protocol !== PROTOCOL.KERNEL || (type === ROUTE_TYPE.UNICAST && table !== TABLE.LOCAL));

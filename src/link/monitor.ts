@@ -93,7 +93,7 @@ export class LinkMonitor {
       const more = this.#readInto(changes);
       if (!more) break;
     }
-    if (this.#state.takeRoutesChanged()) changes.push({ type: 'route-changed' });
+    append(changes, this.#state.takeRoutesChanged());
     for (const change of changes) attempt(() => this.#onChange(change));
   }
 

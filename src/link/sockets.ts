@@ -5,7 +5,7 @@ import { SystemError } from '../libc/errno.js';
 import { NETLINK_SOCK_DIAG } from '../libc/socket.js';
 import type { NetlinkMessage } from '../netlink/message.js';
 import type { Netlink } from '../netlink/netlink.js';
-import { address } from '../wire/address.js';
+import { type Address, address, family } from '../wire/address.js';
 import { type Tuple, tupleEqual, tupleText } from '../wire/tuple.js';
 import {
   decodeProgress,
@@ -21,14 +21,15 @@ export type { Progress, SocketRecord } from './inet-diag.js';
 
 /**
  * All TCP sockets, listening ones too (their remote address is 0.0.0.0 or ::).  An IPv6 socket
- * that speaks IPv4 is shown as IPv4.  Throws SystemError.
+ * that speaks IPv4 is shown as IPv4.  `local`: only those with this address of their own, which
+ * the kernel picks.  Throws SystemError.
  */
-export function tcpSockets(netlink: Pick<Netlink, 'request'>): SocketRecord[] {
+export function tcpSockets(netlink: Pick<Netlink, 'request'>, local?: Address): SocketRecord[] {
   const list = (version: 4 | 6) =>
     netlink
-      .request(getSockets(version), `list the IPv${version} TCP sockets`, NETLINK_SOCK_DIAG)
+      .request(getSockets(version, local), `list the IPv${version} TCP sockets`, NETLINK_SOCK_DIAG)
       .flatMap((message) => decodeSocket(message) ?? []);
-  return [...list(4), ...list(6)];
+  return local !== undefined && family(local) === 6 ? list(6) : [...list(4), ...list(6)];
 }
 
 /**

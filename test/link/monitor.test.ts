@@ -93,6 +93,19 @@ describe('link monitor', () => {
     assert.deepEqual(seen, [{ type: 'route-changed' }]);
   });
 
+  it('sees a route that makes an address local, and that it goes; not those that the kernel keeps', async () => {
+    for (const verb of ['add', 'del']) {
+      seen.length = 0;
+      network.ip('vm', [`route ${verb} local 10.20.0.20 dev eth0 proto 66`]);
+      await until('the route', () => seen.length > 0);
+      assert.deepEqual(seen, [{ type: 'route-changed', local: true }]);
+    }
+    seen.length = 0;
+    network.ip('vm', ['addr add 10.20.0.21/32 dev lo', 'addr del 10.20.0.21/32 dev lo']);
+    await until('the address to go', () => seen.some(({ type }) => type === 'address-removed'));
+    assert.ok(!seen.some(({ type }) => type === 'route-changed'));
+  });
+
   it('misses nothing when the kernel has had to drop notifications', async () => {
     network.ip('vm', ['addr add 192.0.2.77/24 dev eth0', 'addr add 192.0.2.79/24 dev eth0']);
     await until('the addresses', () => added().length === 2);

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
-import { isTracked } from '../../src/link/conntrack-look-up.js';
+import { isTracked, socketOfWire, wireOfSocket } from '../../src/link/conntrack-look-up.js';
 import { destroySocket, hasSocket, progressOf, tcpSockets } from '../../src/link/sockets.js';
 import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
@@ -100,6 +100,70 @@ describe('TCP sockets', () => {
       assert.equal(((await reset)[0] as NodeJS.ErrnoException).code, 'ECONNRESET');
     });
   }
+
+  for (const host of ['127.0.0.1', '::1']) {
+    it(`${host}: the kernel picks those of an address, mapped ones too`, async () => {
+      const client = connect(port, host);
+      await Promise.all([once(client, 'connect'), once(server, 'connection')]);
+      const local = address(host);
+      const ports = tcpSockets(netlink, local)
+        .filter(({ state }) => state === 'established')
+        .map(({ tuple }) => tuple.localPort);
+      assert.deepEqual(new Set(ports), new Set([port, client.localPort]));
+      assert.deepEqual(tcpSockets(netlink, address(`${host.slice(0, -1)}9`)), []);
+      client.on('error', () => undefined).resetAndDestroy();
+    });
+  }
+
+  it('a transparent socket, and one that is bound to any address, are told apart', async () => {
+    const program = `
+import socket, sys
+kept = []
+for option in (19, 15, 0):  # IP_TRANSPARENT, IP_FREEBIND, none
+    s = socket.socket()
+    if option: s.setsockopt(0, option, 1)
+    s.bind(('198.51.100.99' if option else '0.0.0.0', 7100 + option))
+    s.listen()
+    kept.append(s)
+print('ready', flush=True)
+sys.stdin.read()`;
+    const python = network.start('vm', 'python3', '-c', program);
+    assert.ok(python.stdout);
+    await once(python.stdout, 'data');
+    const found = new Map(tcpSockets(netlink).map((each) => [each.tuple.localPort, each]));
+    const told = [19, 15, 0].map((option) => {
+      const each = found.get(7100 + option);
+      return [each?.transparent, each?.freebind];
+    });
+    assert.deepEqual(told, [
+      [true, false],
+      [false, true],
+      [false, false],
+    ]);
+  });
+
+  it('the pair on the other side of our own NAT, from either side', async () => {
+    const far = address('10.96.0.10');
+    network.run('vm', 'ip', 'addr', 'add', '10.96.0.1/24', 'dev', 'lo');
+    const rules = [
+      'add table ip t',
+      'add chain ip t c { type nat hook output priority -100; }',
+      `add rule ip t c ip daddr ${far} tcp dport 80 dnat to 10.96.0.1:${port}`,
+    ];
+    network.run('vm', 'nft', rules.join('; '));
+    const client = connect({ host: far, port: 80, localAddress: '10.96.0.1' });
+    await Promise.all([once(client, 'connect'), once(server, 'connection')]);
+    const local = address('10.96.0.1');
+    const socket: Tuple = {
+      ...{ local, localPort: client.localPort ?? 0, remote: far, remotePort: 80 },
+    };
+    const wire: Tuple = { ...socket, remote: local, remotePort: port };
+    assert.deepEqual(wireOfSocket(netlink, socket), wire);
+    assert.deepEqual(socketOfWire(netlink, wire), socket);
+    assert.equal(wireOfSocket(netlink, { ...socket, localPort: 1 }), undefined);
+    client.on('error', () => undefined).resetAndDestroy();
+    network.run('vm', 'nft', 'delete table ip t');
+  });
 
   it('one that does not exist is not ended', () => {
     for (const host of ['127.0.0.1', '::1']) {

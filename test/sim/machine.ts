@@ -195,6 +195,7 @@ export class Machine extends Computer {
         addresses: () => this.#seenAddresses(),
       },
       retention: { update: () => undefined },
+      own: { isLocal: () => false, isForeign: () => false },
       detours: { update: () => undefined, ended: () => undefined, dependOnRoutes: false },
       uplinks: { update: () => undefined, routes: () => false, around: (_, __, s) => s },
       outlet: { toKernel: () => assert.fail('nothing is forwarded here') },

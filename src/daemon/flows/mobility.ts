@@ -22,6 +22,7 @@ import { type Address, isLinkLocal } from '../../wire/address.js';
 import { encodePacket } from '../../wire/packet.js';
 import { type Tuple, tupleText } from '../../wire/tuple.js';
 import type { Detours } from '../host/detours.js';
+import type { OwnAddresses } from '../host/own-addresses.js';
 import type { Retention } from '../host/retention.js';
 import type { Routes } from '../host/routes.js';
 import type { Settling } from '../host/settling.js';
@@ -56,6 +57,7 @@ export interface MobilityOptions {
   settling: Pick<Settling, 'isSettling'>;
   detours: Pick<Detours, 'update' | 'ended' | 'dependOnRoutes'>;
   uplinks: Pick<Uplinks, 'update' | 'routes' | 'around'>;
+  own: Pick<OwnAddresses, 'isLocal' | 'isForeign'>;
   outlet: Pick<Outlet, 'toKernel'>;
   /** Ends the socket of a flow of our own kernel; false: there is none, or this kernel cannot. */
   destroySocket: (kernel: Tuple) => boolean;
@@ -86,7 +88,7 @@ export class Mobility {
   /** To be called with each change that the monitor sees. */
   linkChanged(change: LinkChange): void {
     this.#o.routes.changed();
-    if (change.type === 'route-changed' && !this.#dependsOnRoutes()) return;
+    if (change.type === 'route-changed' && !change.local && !this.#dependsOnRoutes()) return;
     if (change.type !== 'route-changed') this.#noteUplinks();
     this.reconcileSoon();
   }
@@ -118,8 +120,8 @@ export class Mobility {
     this.#o.clock.clearTimer(this.#timer);
     this.#timer = undefined;
     this.#noteUplinks();
-    const picture = lookAround(this.#o);
-    const flows = this.#readFlows();
+    const picture = this.#lookAround();
+    const flows = this.#readFlows().filter(this.#concerns(picture));
     this.#anyHeld = false;
     this.#o.retention.update(
       flows,
@@ -132,6 +134,22 @@ export class Mobility {
         if (flowIsAlive(flow)) attempt(() => this.#settle(kernel, flow, picture));
       }
     });
+  }
+
+  #lookAround(): Surroundings & UplinksSeen {
+    return lookAround({ ...this.#o, isLocal: (a) => this.#o.own.isLocal(a) });
+  }
+
+  /* Not those of transparent sockets: their address is no place that they could lose. */
+  #concerns(picture: Surroundings): (each: [Tuple, Flow]) => boolean {
+    const foreign = new Map<Address, boolean>();
+    return ([kernel, flow]) => {
+      const { local } = wireOf(kernel, flow);
+      if (isForwarded(flow) || picture.holders(local).length > 0) return true;
+      const known = foreign.get(local) ?? this.#o.own.isForeign(local);
+      foreign.set(local, known);
+      return !known;
+    };
   }
 
   #readFlows(): Array<[Tuple, Flow]> {
@@ -258,9 +276,15 @@ export class Mobility {
 
   #move(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
     this.#o.agent.move(kernel, to.source, {
-      mtu: this.#o.monitor.links().find((link) => link.name === to.interface)?.mtu ?? MTU_LEAST,
+      mtu: this.#mtuOf(to.interface, wire.remote),
       redirect: this.#o.routes.differ(kernel, { ...wire, local: to.source }),
     });
+  }
+
+  /* What has its address on lo leaves by another interface. */
+  #mtuOf(name: string, remote: Address): number {
+    const by = name === 'lo' ? this.#o.routes.to(remote)?.interface : name;
+    return this.#o.monitor.links().find((link) => link.name === by)?.mtu ?? MTU_LEAST;
   }
 
   #fail(kernel: Tuple, reason: FailureReason): void {
@@ -272,7 +296,7 @@ export class Mobility {
   /* For flows that stall: a thousand do so in one turn of the event loop when their peer is away. */
   #recentPicture(): Surroundings {
     if (this.#recent === undefined) {
-      this.#recent = lookAround(this.#o);
+      this.#recent = this.#lookAround();
       this.#o.clock.setTimer(0, () => {
         this.#recent = undefined;
       });

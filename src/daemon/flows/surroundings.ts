@@ -15,7 +15,12 @@ export interface SurroundingsOptions {
   monitor: Pick<LinkMonitor, 'links' | 'addresses'>;
   settling: Pick<Settling, 'isSettling'>;
   routes: Pick<Routes, 'to'>;
+  /** Whether the kernel delivers to an address, though no interface but lo may have it. */
+  isLocal: (a: Address) => boolean;
 }
+
+/* Nothing that happens to links takes an address from it. */
+const LOOPBACK: readonly Holder[] = [{ interface: 'lo', carrier: true }];
 
 /** One picture for many flows: 1,000 of them to one peer ask the kernel once. */
 export function lookAround(o: SurroundingsOptions): Surroundings & UplinksSeen {
@@ -30,9 +35,16 @@ export function lookAround(o: SurroundingsOptions): Surroundings & UplinksSeen {
     if (a.interface === 'lo' || a.tentative) continue;
     holders.set(a.address, [...(holders.get(a.address) ?? []), holder(a.interface, a.address)]);
   }
+  const holdersOf = (address: Address): Holder[] => {
+    const known = holders.get(address);
+    if (known !== undefined) return known;
+    const found = o.isLocal(address) ? [...LOOPBACK] : [];
+    holders.set(address, found);
+    return found;
+  };
   const attached = new Set(o.boundary.attached());
   return {
-    holders: (address) => holders.get(address) ?? [],
+    holders: holdersOf,
     attached: (name) => attached.has(name),
     routeTo: (peer) => o.routes.to(peer),
     uplink: (index, of) => {

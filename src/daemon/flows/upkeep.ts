@@ -63,6 +63,7 @@ export interface UpkeepOptions {
   idleMs: number;
   quarantineMs: number;
   sockets: () => SocketRecord[];
+  /** Whether our kernel has a socket for it, by whatever name. */
   hasSocket: (kernel: Tuple) => boolean;
   isMoving: (kernel: Tuple) => boolean;
   /** Delivers a packet to the own kernel. */
@@ -95,7 +96,9 @@ export class Upkeep {
     for (const [kernel, flow] of this.#o.boundary.flows()) {
       if (isOurs(kernel, flow) && inUse.has(tupleKey(kernel))) continue;
       const idleMs = nowMs - Math.max(msOfNs(flow.seenIn), msOfNs(flow.seenOut));
-      if (idleMs > this.#graceMs(kernel, flow)) this.#forget(kernel);
+      if (idleMs <= this.#graceMs(kernel, flow)) continue;
+      // Behind this machine's own NAT a socket has another name.
+      if (!isOurs(kernel, flow) || !this.#o.hasSocket(kernel)) this.#forget(kernel);
     }
     for (const [tuple, wire] of this.#o.boundary.wires()) {
       if (wire.state === WIRE_STATE.ACTIVE && this.#isFormer(tuple, wire, nowMs)) {

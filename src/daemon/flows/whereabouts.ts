@@ -26,7 +26,7 @@ export interface Holder {
 
 /** The machine's addresses and links at one instant. */
 export interface Surroundings {
-  /** Interfaces other than lo that hold the address. */
+  /** Interfaces that hold the address; lo, if the kernel delivers to it and no other has it. */
   holders(address: Address): Holder[];
   /** How the kernel would reach the peer; undefined: not at all. */
   routeTo(peer: Address): Route | undefined;

@@ -97,19 +97,27 @@ export interface LegacyConnection {
   reason: string;
 }
 
-/** The machine's connections that no TI flow protects, each with its reason. */
+/**
+ * The machine's connections that no TI flow protects, each with its reason.  `wireOf`: what the wire
+ * calls the connection of a socket where this machine's own NAT stands between; undefined: the same.
+ */
 export function legacyConnections(
   boundary: Pick<Boundary, 'flow' | 'plain'>,
-  sockets: SocketRecord[],
+  sockets: readonly SocketRecord[],
+  wireOf: (socket: Tuple) => Tuple | undefined,
 ): LegacyConnection[] {
   const reasons = new Map(boundary.plain().map(([t, plain]) => [tupleKey(t), plain.reason]));
   return sockets
     .filter(({ tuple, state }) => CONNECTED.has(state) && !isLoopback(tuple))
-    .filter(({ tuple }) => boundary.flow(tuple) === undefined)
-    .map(({ tuple }) => ({
-      kernel: tuple,
-      reason: reasonName(reasons.get(tupleKey(tuple)) ?? REASON.LEGACY_UNTRACKED),
-    }));
+    .flatMap(({ tuple: kernel }) => {
+      if (boundary.flow(kernel) !== undefined) return [];
+      const known = reasons.get(tupleKey(kernel));
+      if (known !== undefined) return { kernel, reason: reasonName(known) };
+      const wire = wireOf(kernel);
+      if (wire !== undefined && boundary.flow(wire) !== undefined) return [];
+      const behind = wire && reasons.get(tupleKey(wire));
+      return { kernel, reason: reasonName(behind ?? REASON.LEGACY_UNTRACKED) };
+    });
 }
 
 /** Connections of VMs that no TI flow protects, as far as they were seen to open. */

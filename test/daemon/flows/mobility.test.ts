@@ -68,6 +68,7 @@ function machine(o: object = {}) {
       ],
     },
     retention: { update: nothing },
+    own: { isLocal: () => false, isForeign: () => false },
     detours: { update: nothing, ended: nothing, dependOnRoutes: false },
     routes: {
       to: () => (state.place === 'away' ? { source: OTHER, interface: 'eth0' } : undefined),
@@ -211,3 +212,20 @@ test('where the kernel cannot end a socket, its program gets a reset in the name
   assert.deepEqual([packet.flags, packet.seq], ['R', seq(5000)]);
   assert.deepEqual([packet.source, packet.destination], [KERNEL.remote, KERNEL.local]);
 });
+
+for (const [what, own] of [
+  ['the kernel delivers to, on lo or by a route', { isLocal: () => true, isForeign: () => false }],
+  ['never was here: a transparent proxy has it', { isLocal: () => false, isForeign: () => true }],
+] as const) {
+  test(`an address that no interface has, and that ${what}: neither kept nor left`, () => {
+    const needed: Address[] = [];
+    const retention = {
+      update: (flows: Array<[Tuple, Flow]>, isHere: (a: Address) => boolean) => {
+        for (const [{ local }] of flows) if (!isHere(local)) needed.push(local);
+      },
+    };
+    const { look } = machine({ own, retention });
+    assert.deepEqual(look('away'), []);
+    assert.deepEqual(needed, []);
+  });
+}

@@ -1,87 +1,180 @@
-/* Legacy connections that lost their address: told in time, on any kernel, however many there are. */
+/* Legacy connections that lost their address: told in time, on any kernel, and no others. */
 import assert from 'node:assert/strict';
 import { afterEach, beforeEach, mock, test } from 'node:test';
-import { Orphans } from '../../../src/daemon/flows/orphans.js';
+import type { Flow } from '../../../src/boundary/abi.gen.js';
+import { Orphans, type OrphansOptions } from '../../../src/daemon/flows/orphans.js';
+import { OwnAddresses } from '../../../src/daemon/host/own-addresses.js';
 import { ERRNO, SystemError } from '../../../src/libc/errno.js';
 import { guardRounds } from '../../../src/libc/guard.js';
-import { type Address, address, addressBytes, family } from '../../../src/wire/address.js';
+import type { SocketRecord } from '../../../src/link/inet-diag.js';
+import { type Address, address } from '../../../src/wire/address.js';
+import { type Tuple, tupleEqual } from '../../../src/wire/tuple.js';
 
-const SOCK_DIAG_BY_FAMILY = 20;
-const SOCK_DESTROY = 21;
+const GIVE_UP_MS = 3_000;
 const HERE = address('198.51.100.7');
+const LOST = address('192.0.2.10');
 
-/* struct inet_diag_msg of an established socket. */
-function record(local: Address): Uint8Array {
-  const bytes = new Uint8Array(72);
-  const view = new DataView(bytes.buffer);
-  bytes[0] = family(local) === 4 ? 2 : 10;
-  bytes[1] = 1;
-  view.setUint16(4, 22);
-  view.setUint16(6, 40_000);
-  bytes.set(addressBytes(local), 8);
-  bytes.set(addressBytes(address('203.0.113.7')), 24);
-  return bytes;
-}
+const tupleOf = (local: Address, remote = '203.0.113.7'): Tuple => ({
+  ...{ local, localPort: 40_000, remote: address(remote), remotePort: 22 },
+});
+const socketOf = (local: Address, o: Partial<SocketRecord> = {}): SocketRecord => ({
+  ...{ tuple: tupleOf(local), state: 'established', transparent: false, freebind: false, ...o },
+});
 
-function setUp(gone: readonly Address[], o: { canDestroy?: boolean; refuses?: Address } = {}) {
+/** A machine that had these addresses on an attached interface, and has HERE instead by now. */
+function machine(had: readonly Address[], o: Partial<OrphansOptions> = {}) {
   const events: string[] = [];
-  let destroyed = 0;
+  const destroyed: Tuple[] = [];
+  const asked: Address[] = [];
+  const state = {
+    attached: [...had] as Address[],
+    local: new Set<Address>(),
+    sockets: had.map((local) => socketOf(local)),
+    nowMs: 0,
+  };
+  const own = new OwnAddresses({
+    isLocal: (a) => state.local.has(a),
+    isForeign: () => false,
+    attached: () => state.attached,
+    former: [],
+  });
   const orphans = new Orphans({
     boundary: { flow: () => undefined, plain: () => [] },
-    netlink: {
-      request: (message) => {
-        const view = new DataView(message.buffer, message.byteOffset);
-        if (view.getUint16(4, true) === SOCK_DESTROY) {
-          destroyed += 1;
-          if (o.refuses !== undefined && destroyed === 1) {
-            throw new SystemError('end the socket', ERRNO.EPERM);
-          }
-          return [];
-        }
-        if (message[16] !== 2) return [];
-        return gone.map((local) => ({
-          ...{ type: SOCK_DIAG_BY_FAMILY, flags: 0, sequence: 0, port: 0, payload: record(local) },
-        }));
-      },
+    own,
+    sockets: (local) => {
+      asked.push(local);
+      return state.sockets.filter(({ tuple }) => tuple.local === local);
     },
-    giveUpMs: 3_000,
+    wireOf: () => undefined,
+    destroySocket: (tuple) => destroyed.push(tuple) > 0,
+    isElsewhere: () => true,
+    giveUpMs: GIVE_UP_MS,
     emit: (event) => events.push(event.event),
-    canDestroy: o.canDestroy ?? true,
+    canDestroy: true,
+    ...o,
   });
-  return { orphans, events, destroyed: () => destroyed };
+  mock.method(process.hrtime, 'bigint', () => BigInt(state.nowMs) * 1_000_000n);
+  orphans.update();
+  return {
+    ...{ orphans, events, destroyed, asked, state },
+    moved: () => {
+      state.attached = [HERE];
+      orphans.update();
+    },
+    after: (ms: number) => {
+      state.nowMs += ms;
+      mock.timers.tick(ms);
+    },
+  };
 }
 
 beforeEach(() => mock.timers.enable({ apis: ['setTimeout'] }));
-afterEach(() => mock.timers.reset());
+afterEach(() => {
+  mock.timers.reset();
+  mock.restoreAll();
+});
+
+test('its address is gone for give_up: it is ended, and the address asked about no more', () => {
+  const m = machine([LOST]);
+  assert.deepEqual(m.asked, [], 'as long as every address is here, no socket is looked at');
+  m.moved();
+  m.after(GIVE_UP_MS - 1);
+  assert.deepEqual(m.destroyed, []);
+  m.after(1);
+  assert.deepEqual(m.destroyed, [tupleOf(LOST)]);
+  assert.deepEqual(m.events, ['flow-reset']);
+  m.asked.length = 0;
+  m.orphans.update();
+  assert.deepEqual(m.asked, []);
+  m.orphans.close();
+});
+
+for (const [what, change] of [
+  ['is a service address on lo, or routed to this machine', { local: new Set([LOST]) }],
+  ['never was on an attached interface: a tunnel that reconnects', { attached: [HERE] }],
+  ['is that of a transparent socket', { sockets: [socketOf(LOST, { transparent: true })] }],
+  ['is that of a socket bound to any address', { sockets: [socketOf(LOST, { freebind: true })] }],
+] as const) {
+  test(`an address that ${what}: never ended`, () => {
+    const m = machine('attached' in change ? [HERE] : [LOST]);
+    m.state.sockets = [socketOf(LOST)];
+    Object.assign(m.state, change);
+    m.moved();
+    m.after(100 * GIVE_UP_MS);
+    assert.deepEqual(m.destroyed, []);
+    m.orphans.close();
+  });
+}
+
+test('an address that is here again when its time has come, without a word: not ended', () => {
+  const m = machine([LOST]);
+  m.moved();
+  m.after(GIVE_UP_MS - 1);
+  m.state.local = new Set([LOST]);
+  m.after(1);
+  assert.deepEqual(m.destroyed, []);
+  m.orphans.close();
+});
+
+test('a connection that has a flow behind our own NAT: not ended', () => {
+  const wire = tupleOf(LOST, '203.0.113.99');
+  const m = machine([LOST], {
+    boundary: {
+      flow: (tuple) => (tupleEqual(tuple, wire) ? ({} as Flow) : undefined),
+      plain: () => [],
+    },
+    wireOf: () => wire,
+  });
+  m.moved();
+  m.after(GIVE_UP_MS);
+  assert.deepEqual(m.destroyed, []);
+  m.orphans.close();
+});
+
+test('no other address yet: give_up does not begin', () => {
+  let elsewhere = false;
+  const m = machine([LOST], { isElsewhere: () => elsewhere });
+  m.moved();
+  m.after(10 * GIVE_UP_MS);
+  assert.deepEqual(m.destroyed, []);
+  elsewhere = true;
+  m.orphans.update();
+  m.after(GIVE_UP_MS);
+  assert.equal(m.destroyed.length, 1);
+  m.orphans.close();
+});
 
 test('more addresses than fit on the stack', () => {
   const many = Array.from({ length: 150_000 }, (_, i) =>
     address(`10.${i >> 16}.${(i >> 8) & 255}.${i & 255}`),
   );
-  const { orphans } = setUp(many);
-  orphans.update(new Set([HERE]));
-  orphans.close();
+  const m = machine(many);
+  m.moved();
+  m.orphans.close();
 });
 
 test('a kernel that cannot end sockets is not asked to', () => {
-  const { orphans, destroyed } = setUp([address('192.0.2.10')], { canDestroy: false });
-  orphans.update(new Set([HERE]));
-  mock.timers.tick(60_000);
-  assert.equal(destroyed(), 0);
+  const m = machine([LOST], { canDestroy: false });
+  m.moved();
+  m.after(20 * GIVE_UP_MS);
+  assert.deepEqual(m.destroyed, []);
 });
 
 test('one that cannot be ended keeps none of the others waiting', (t) => {
   const failed: string[] = [];
   t.after(guardRounds((error) => failed.push(error.message)));
-  // The clock of the machine goes on: what is due at once is due by the next tick.
-  const first = address('192.0.2.10');
-  const { orphans, events, destroyed } = setUp([first, address('192.0.2.11')], { refuses: first });
-  const now = process.hrtime.bigint();
-  orphans.update(new Set([HERE]));
-  t.mock.method(process.hrtime, 'bigint', () => now + 10_000_000_000n);
-  mock.timers.tick(3_000);
-  assert.equal(destroyed(), 2);
-  assert.deepEqual(events, ['flow-reset']);
+  const other = address('192.0.2.11');
+  const ended: Address[] = [];
+  const m = machine([LOST, other], {
+    destroySocket: ({ local }) => {
+      if (local === LOST) throw new SystemError('end the socket', ERRNO.EPERM);
+      return ended.push(local) > 0;
+    },
+  });
+  m.moved();
+  m.after(GIVE_UP_MS);
+  assert.deepEqual(ended, [other]);
+  assert.deepEqual(m.events, ['flow-reset']);
   assert.equal(failed.length, 1);
-  orphans.close();
+  m.orphans.close();
 });

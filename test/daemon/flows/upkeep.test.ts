@@ -4,6 +4,7 @@ import { test } from 'node:test';
 import { FLOW_FLAG, FLOW_SIZE, type Flow, readFlow } from '../../../src/boundary/abi.gen.js';
 import type { BoundaryEvent, Command } from '../../../src/boundary/boundary.js';
 import { Upkeep } from '../../../src/daemon/flows/upkeep.js';
+import type { SocketRecord } from '../../../src/link/inet-diag.js';
 import { address } from '../../../src/wire/address.js';
 import { type Tuple, tupleKey } from '../../../src/wire/tuple.js';
 import { FakeClock } from '../../sim/fake-clock.js';
@@ -20,6 +21,14 @@ const tupleOf = (port: number): Tuple => ({
   ...{ remote: address('203.0.113.7'), remotePort: 22 },
 });
 const KERNEL = tupleOf(40_000);
+
+const established = (tuple: Tuple): SocketRecord => ({
+  ...{ tuple, state: 'established', transparent: false, freebind: false },
+});
+
+/* The socket of the program calls its peer otherwise: a dump does not show it under this name. */
+const BEHIND_NAT = tupleOf(40_001);
+const isBehindNat = (tuple: Tuple): boolean => tupleKey(tuple) === tupleKey(BEHIND_NAT);
 
 /** The daemon's tables, a kernel with these sockets, and what was done. */
 function machine(flow: Partial<Flow> = {}, o: { sockets?: Tuple[]; kernel?: Tuple } = {}) {
@@ -49,7 +58,7 @@ function machine(flow: Partial<Flow> = {}, o: { sockets?: Tuple[]; kernel?: Tupl
     clock,
     idleMs: IDLE_MS,
     quarantineMs: QUARANTINE_MS,
-    sockets: () => (o.sockets ?? []).map((tuple) => ({ tuple, state: 'established' })),
+    sockets: () => (o.sockets ?? []).filter((t) => !isBehindNat(t)).map(established),
     hasSocket: (kernel) => sockets.has(tupleKey(kernel)),
     isMoving: () => false,
     deliver: (_, packet) => done.push(`deliver ${packet[0]}`),
@@ -189,4 +198,11 @@ test('each is looked at when it is due, and once', () => {
     [KERNEL, late],
   );
   assert.deepEqual(m.after(30_000), [...FORGOTTEN, ...FORGOTTEN]);
+});
+
+test('an idle flow whose socket has another name behind our own NAT: kept as long as that lives', () => {
+  const m = machine({}, { sockets: [BEHIND_NAT], kernel: BEHIND_NAT });
+  assert.deepEqual(m.after(25 * HOUR_MS), []);
+  m.sockets.clear();
+  assert.deepEqual(m.after(2 * MINUTE_MS), FORGOTTEN);
 });
