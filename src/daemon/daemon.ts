@@ -196,6 +196,7 @@ class Daemon implements DaemonControl {
       ...{ boundary, emit, log, runDir: config.runDir, renew: config.renew },
       ...{ netlink: this.#netlink, poller: this.#poller, monitor: this.#monitor },
       settling: this.#settling,
+      clock: CLOCK,
     });
     this.#detours = new Detours({
       table: new DetourTable(this.#netlink, { table: config.table + 1 }),

@@ -84,6 +84,12 @@ export function setOption(fd: number, level: number, name: number, value: number
   checked(result, `set option ${level}/${name} of socket ${fd} to ${value}`);
 }
 
+/** Sets an option that is a structure. */
+export function setOptionBytes(fd: number, level: number, name: number, bytes: Uint8Array): void {
+  const result: number = cSetsockopt(fd, level, name, bytes, bytes.length);
+  checked(result, `set option ${level}/${name} of socket ${fd}`);
+}
+
 /** Everything sent from now on carries this firewall mark. */
 export function setMark(fd: number, mark: number): void {
   setOption(fd, SOL_SOCKET, SO_MARK, mark);

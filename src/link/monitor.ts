@@ -71,6 +71,7 @@ export class LinkMonitor {
     carrierChanges: number;
     mtu: number;
     ethernet: boolean;
+    mac: Uint8Array;
     vmTap: boolean;
   }[] {
     return this.#state.links();

@@ -17,8 +17,9 @@ export interface ProgramRecord {
   pid: number;
   /** The program's own name, also if it is an applet of busybox: 'udhcpc'. */
   name: string;
-  /** Its arguments, without its name. */
+  /** Its arguments, without its name; none where it has put a title of its own in their place. */
   argv: string[];
+  title: string;
 }
 
 /** The running programs among `names` that live in our own network namespace. */
@@ -39,10 +40,11 @@ function programOf(pid: number, names: readonly string[], here: string): Program
   try {
     const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1);
     const applet = basename(words[0] ?? '') === 'busybox' ? 1 : 0;
-    const name = basename(words[applet] ?? '');
+    const title = words[applet] ?? '';
+    const name = basename(title.replace(/: .*$/s, ''));
     if (!names.includes(name)) return undefined;
     if (readlinkSync(`/proc/${pid}/ns/net`) !== here) return undefined;
-    return { pid, name, argv: words.slice(applet + 1) };
+    return { pid, name, argv: words.slice(applet + 1), title };
   } catch {
     return undefined; // It has ended meanwhile, or is not ours to look into.
   }

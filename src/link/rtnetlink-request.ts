@@ -128,6 +128,15 @@ export function changeRoute(verb: 'add' | 'remove', r: RouteChange): Uint8Array 
 export const getNeighbours = (): Uint8Array =>
   encodeMessage(RTM.GETNEIGH, FLAG.REQUEST | FLAG.DUMP, [new Uint8Array(12)]);
 
+/** One neighbour. */
+export function getNeighbour(neighbour: Address, index: number): Uint8Array {
+  const header = new Uint8Array(12);
+  header[0] = ADDRESS_FAMILY[family(neighbour)];
+  new DataView(header.buffer).setInt32(4, index, true);
+  const parts = [header, attribute(1, addressBytes(neighbour))]; // NDA_DST
+  return encodeMessage(RTM.GETNEIGH, FLAG.REQUEST | FLAG.ACK, parts);
+}
+
 /** Forgets a neighbour, and with it the packets that wait for its hardware address. */
 export function removeNeighbour(neighbour: Address, index: number): Uint8Array {
   const header = new Uint8Array(12);

@@ -67,6 +67,8 @@ const IFA_TEMPORARY = 0x1;
 const IFAPROT_KERNEL_RA = 2;
 const ARPHRD_ETHER = 1;
 const NUD_INCOMPLETE = 0x1;
+/* PERMANENT, NOARP, REACHABLE, PROBE, STALE, DELAY. */
+const NUD_VALID = 0xde;
 /* USER_HZ is 100 everywhere. */
 const TICK_MS = 10;
 
@@ -143,6 +145,8 @@ export interface NeighbourRecord {
   address: Address;
   /** For how long it has been asked for in vain; undefined: it is known, or given up. */
   unresolvedMs: number | undefined;
+  /** Its hardware address, as long as the kernel sends there; empty otherwise. */
+  mac: Uint8Array;
 }
 
 /** An on-link prefix that a valid router advertisement has just carried. */
@@ -286,7 +290,9 @@ export function decodeNeighbour(m: NetlinkMessage): NeighbourRecord | undefined 
   // NDA_CACHEINFO: struct nda_cacheinfo, third field, in USER_HZ.
   const ticks = attributeNumber(parsed.attributes.get(3)?.subarray(8)) ?? 0;
   const unresolvedMs = incomplete ? ticks * TICK_MS : undefined;
-  return { index: header.getInt32(4, true), address, unresolvedMs };
+  const usable = (header.getUint16(8, true) & NUD_VALID) !== 0;
+  const mac = (usable && parsed.attributes.get(2)?.slice()) || new Uint8Array();
+  return { index: header.getInt32(4, true), address, unresolvedMs, mac };
 }
 
 export function decodePrefix(m: NetlinkMessage): PrefixRecord | undefined {

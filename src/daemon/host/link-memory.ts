@@ -10,7 +10,7 @@ import { z } from 'zod';
 import { after, attempt } from '../../libc/guard.js';
 import { linkMemoryPath } from '../config/run-directory.js';
 
-/* A renewal of DHCP and the last router solicitation, 8 s after the carrier. */
+/* A verification, a renewal and the last router solicitation, 8 s after the carrier. */
 const SETTLED_MS = 10_000;
 
 const shape = z.record(z.string(), z.object({ index: z.number(), carrierChanges: z.number() }));

@@ -173,6 +173,7 @@ export type MonitorEventName =
   | 'detour-removed'
   | 'detour-failed'
   | 'route-changed'
+  | 'verified'
   | 'dhcp-renewed'
   | 'resumed'
   | 'attached'

@@ -1,22 +1,18 @@
 /*
  * DHCP clients as they are, dnsmasq at both sites, and the vm plugged in at the other site
- * (topology: network.ts).  Both servers can be reached from both sites.
+ * (topology: network.ts).  Both servers can be reached from both sites, so a RELEASE would arrive.
  */
 import assert from 'node:assert/strict';
 import type { ChildProcess } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { udhcpc } from '../../src/lab/services.js';
 import type { Site } from '../../src/lab/topology.js';
 import { until } from '../../src/lab/wait.js';
 import { SystemError } from '../../src/libc/errno.js';
-import {
-  dhclientInterfaces,
-  findClient,
-  renewAddresses,
-  udhcpcInterface,
-} from '../../src/link/dhcp.js';
+import { askAnew, runRenewal } from '../../src/link/ask-anew.js';
+import { findLeaseOwner } from '../../src/link/lease-owner.js';
 import { programsHere } from '../../src/link/processes.js';
 import { end, Network, vmAddress } from './network.js';
 
@@ -30,7 +26,7 @@ const has = (site: Site, boundMs = 15_000) =>
 const isStopped = (pid: number | undefined): boolean =>
   readFileSync(`/proc/${pid}/status`, 'utf8').includes('\nState:\tT');
 
-describe('renewAddresses', () => {
+describe('askAnew', () => {
   let client: ChildProcess | undefined;
 
   before(() => Promise.all([network.dnsmasq('athos'), network.dnsmasq('porthos')]));
@@ -60,16 +56,29 @@ describe('renewAddresses', () => {
     network.plug(site);
   }
 
+  async function ask(): Promise<string> {
+    const owner = await findLeaseOwner('eth0');
+    assert.ok(owner);
+    await askAnew(owner, 'eth0');
+    return owner.name;
+  }
+
+  /** What a site's server has heard from this kind of message. */
+  function heard(site: Site, type: string): number {
+    const log = join(network.directory, site, 'dnsmasq.log');
+    return existsSync(log) ? readFileSync(log, 'utf8').split(type).length - 1 : 0;
+  }
+
   it('finds nobody: undefined', async () => {
-    assert.equal(await findClient('eth0'), undefined);
-    assert.equal(await renewAddresses('eth0'), undefined);
+    assert.equal(await findLeaseOwner('eth0'), undefined);
   });
 
   it('leaves a client of another namespace alone, and one of another interface', async () => {
     const other = network.start('stranger', ...udhcpc(network.directory));
     await startUdhcpc('athos');
-    assert.equal((await findClient('eth0'))?.program.pid, client?.pid);
-    assert.equal(await findClient('eth1'), undefined);
+    const owner = await findLeaseOwner('eth0');
+    assert.equal(owner?.kind === 'client' && owner.program.pid, client?.pid);
+    assert.equal(await findLeaseOwner('eth1'), undefined);
     await end(other);
   });
 
@@ -78,20 +87,21 @@ describe('renewAddresses', () => {
     for (const site of ['porthos', 'athos'] as const) {
       move(site);
       const since = performance.now();
-      assert.deepEqual(await renewAddresses('eth0'), { client: 'udhcpc' });
+      assert.equal(await ask(), 'udhcpc');
       await has(site);
       const tookMs = performance.now() - since;
       assert.ok(tookMs < 2500, `took ${tookMs} ms`);
     }
+    assert.equal(heard('athos', 'DHCPRELEASE') + heard('porthos', 'DHCPRELEASE'), 0);
   });
 
   it('udhcpc that has no lease yet asks at once', async () => {
     network.plug('athos');
     network.unplug();
     client = network.start('vm', ...udhcpc(network.directory));
-    await until('udhcpc', async () => (await findClient('eth0')) !== undefined);
+    await until('udhcpc', async () => (await findLeaseOwner('eth0')) !== undefined);
     move('porthos');
-    await renewAddresses('eth0');
+    await ask();
     await has('porthos');
   });
 
@@ -102,17 +112,20 @@ describe('renewAddresses', () => {
     client?.kill('SIGUSR1');
     await has('porthos');
     const tookMs = performance.now() - since;
-    assert.ok(tookMs > 2500, `took ${tookMs} ms: a release is not needed any more`);
+    assert.ok(tookMs > 2500, `took ${tookMs} ms: one signal is enough by now`);
   });
 
   it('a udhcpc that is stopped is reported, not waited for', async () => {
     await startUdhcpc('athos');
     client?.kill('SIGSTOP');
-    // Of two signals that are pending together SIGUSR2, the lower number, would be taken first.
+    // Two signals that are pending together would be one.
     await until('udhcpc to stop', () => isStopped(client?.pid));
-    await assert.rejects(renewAddresses('eth0'), (error) => {
+    await assert.rejects(ask(), (error) => {
       assert.ok(error instanceof SystemError);
-      assert.match(error.message, /renew the addresses of eth0: ETIMEDOUT.*is it stopped/);
+      assert.match(
+        error.message,
+        /have udhcpc get the addresses of eth0 anew: ETIMEDOUT.*is it stopped/,
+      );
       return true;
     });
     client?.kill('SIGCONT');
@@ -122,51 +135,24 @@ describe('renewAddresses', () => {
     await startDhclient('athos');
     for (const site of ['porthos', 'athos'] as const) {
       move(site);
-      assert.deepEqual(await renewAddresses('eth0'), { client: 'dhclient' });
+      assert.equal(await ask(), 'dhclient');
       await has(site);
     }
+    assert.equal(heard('athos', 'DHCPRELEASE') + heard('porthos', 'DHCPRELEASE'), 0);
   });
 
-  it('the command of the configuration goes first, with the interface as $1', async () => {
-    await startUdhcpc('athos');
+  it('the command of the configuration has the interface as $1', async () => {
     const file = join(network.directory, 'renewed');
-    assert.deepEqual(await renewAddresses('eth0', { renew: `echo "$1" > ${file}` }), {
-      client: 'renew',
-    });
+    await runRenewal(`echo "$1" > ${file}`, 'eth0');
     assert.equal(readFileSync(file, 'utf8'), 'eth0\n');
   });
 
   it('a command that fails is an error that says how', async () => {
     await assert.rejects(
-      renewAddresses('eth0', { renew: 'echo no such modem >&2; exit 3' }),
+      runRenewal('echo no such modem >&2; exit 3', 'eth0'),
       /renew the addresses of eth0: EIO \(.*exit code 3: no such modem\)/,
     );
   });
-});
-
-describe('the interface of a command line', () => {
-  for (const [line, name] of [
-    ['', 'eth0'],
-    ['-i eth1', 'eth1'],
-    ['-ieth1', 'eth1'],
-    ['-fqi eth1', 'eth1'],
-    ['--interface eth1', 'eth1'],
-    ['--interface=eth1 -q', 'eth1'],
-    ['-f -s /etc/script -i eth1 -p /run/pid', 'eth1'],
-    ['-x hostname:i -i eth1', 'eth1'],
-    ['-p /run/-i -i', ''],
-  ] as const) {
-    it(`udhcpc ${line}`, () => assert.equal(udhcpcInterface(line.split(' ')), name));
-  }
-
-  for (const [line, names] of [
-    ['-v', []],
-    ['-v eth1', ['eth1']],
-    ['-4 -pf /run/dhclient.pid -lf /var/lib/leases eth1 eth2', ['eth1', 'eth2']],
-    ['-e NAME=eth0 -D LL eth1', ['eth1']],
-  ] as const) {
-    it(`dhclient ${line}`, () => assert.deepEqual(dhclientInterfaces(line.split(' ')), names));
-  }
 });
 
 /* Debian's script writes /etc/resolv.conf: this one only does the addresses. */
