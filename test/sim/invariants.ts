@@ -83,9 +83,13 @@ export class Firewall {
   /** By the sender's tuple: where its numbering begins, and the end of what has arrived. */
   readonly #begins = new Map<string, Seq>();
   readonly #carried = new Map<string, Seq>();
+  /** Every SYN that there was: its sender's tuple and its number. */
+  readonly #syns = new Set<string>();
 
   sent(p: Packet): void {
     const key = tupleText(outgoing(p));
+    if (p.flags === 'S') this.#syns.add(`${key} ${p.seq}`);
+    if (this.#isLateAnswer(p)) return;
     if (p.flags.includes('S')) {
       this.#begins.set(key, p.seq);
       if (!p.flags.includes('A')) {
@@ -105,9 +109,21 @@ export class Firewall {
 
   arrived(p: Packet): void {
     const key = tupleText(outgoing(p));
-    if (!this.#begins.has(key) || p.flags.includes('R')) return;
+    if (!this.#begins.has(key) || p.flags.includes('R') || this.#isLateAnswer(p)) return;
     const before = this.#carried.get(key);
     this.#carried.set(key, before === undefined ? segmentEnd(p) : seqMax(before, segmentEnd(p)));
+  }
+
+  /**
+   * A SYN/ACK to an attempt whose successor has drawn the same port, from a daemon that was away when
+   * either came.  conntrack drops it and waits on for the other.
+   */
+  #isLateAnswer(p: Packet): boolean {
+    const asked = tupleText(incoming(p));
+    const [newest, answered] = [this.#begins.get(asked), seqAdd(p.ack, -1)];
+    if (p.flags !== 'SA' || newest === undefined || newest === answered) return false;
+    assert.ok(this.#syns.has(`${asked} ${answered}`), `${asked}: no SYN ${answered}`);
+    return true;
   }
 }
 
