@@ -257,15 +257,27 @@ static __always_inline bool flow_is_overtaken(const struct flow *f, seq ack)
 	return seq_diff(ack, f->snd_una) < 0;
 }
 
-/* The peer is there, and the path. */
-static __always_inline void flow_hear(struct flow *f, const struct tuple *kernel, __u64 now)
+/* For how long nothing has come in, although something was sent. */
+static __always_inline __u64 flow_silence(const struct flow *f, __u64 now)
 {
-	if (f->seen_in != now)
-		f->seen_in = now;
-	if (f->flags & FLOW_STALLED) {
+	return now - (f->resumed_at > f->seen_in ? f->resumed_at : f->seen_in);
+}
+
+/* The next packet that comes in is to be told, for the kernel's TCP to go on now: its timer has backed off,
+ * and it has sent again not long ago, so that the next time may be many seconds away.
+ */
+static __always_inline bool flow_is_to_revive(const struct flow *f, __u64 now)
+{
+	if (f->flags & FLOW_STALLED)
+		return true;
+	return f->snd_una != f->snd_nxt && flow_is_unanswered(f) && flow_silence(f, now) >= STALL_NS;
+}
+
+static __always_inline void flow_revive(struct flow *f, const struct tuple *kernel)
+{
+	if (f->flags & FLOW_STALLED)
 		__sync_fetch_and_and(&f->flags, ~FLOW_STALLED);
-		event_flow(EVENT_REVIVED, kernel, true);
-	}
+	event_flow(EVENT_REVIVED, kernel, true);
 }
 
 /* What Linux takes in, ACK and all: no segment that ends before the last ACK (tcp_sequence). */
@@ -300,6 +312,7 @@ static __noinline bool flow_track_in(struct flow *f, const struct packet *p, seq
 	bool over = flow_is_over(f);
 	seq end = s + p->payload + !!(p->flags & TCP_FIN);
 	__u64 now = bpf_ktime_get_coarse_ns();
+	bool revive;
 
 	if (!(p->flags & TCP_ACK))
 		return false;
@@ -307,8 +320,9 @@ static __noinline bool flow_track_in(struct flow *f, const struct packet *p, seq
 		return false;
 	if (!flow_expects(f, s, ack))
 		return false;
-	if (!flow_is_overtaken(f, ack))
-		flow_hear(f, kernel, now);
+	revive = !flow_is_overtaken(f, ack) && flow_is_to_revive(f, now);
+	if (!flow_is_overtaken(f, ack) && f->seen_in != now)
+		f->seen_in = now;
 	seq_raise(&f->rcv_max, end);
 	taken_in(f, p, end, kernel, now);
 	flow_take(f, p, end, ack);
@@ -318,6 +332,8 @@ static __noinline bool flow_track_in(struct flow *f, const struct packet *p, seq
 		__sync_fetch_and_and(&f->flags, ~FLOW_UNPROVEN);
 		event_flow(EVENT_PROVEN, kernel, true);
 	}
+	if (revive)
+		flow_revive(f, kernel);
 	return !over && flow_is_over(f) && flow_end(f, kernel, true);
 }
 
@@ -338,8 +354,7 @@ static __always_inline bool rst_is_plausible(const struct flow *f, seq s)
 static __always_inline bool rst_is_doubtful(const struct flow *f)
 {
 	struct settings *s = settings_read();
-	__u64 since = f->resumed_at > f->seen_in ? f->resumed_at : f->seen_in;
-	__u64 silence = bpf_ktime_get_coarse_ns() - since;
+	__u64 silence = flow_silence(f, bpf_ktime_get_coarse_ns());
 
 	if (f->flags & (FLOW_HELD | FLOW_UNPROVEN))
 		return true;

@@ -122,6 +122,30 @@ both('each probe of a stalled flow is told, and the end of the stall', (f) => {
   assert.deepEqual([told(), isStalled(view)], [['revived'], false]);
 });
 
+both('an answer to what was sent again once, after a silence, is told', (f) => {
+  for (const [silentMs, resumedMs, expected] of [
+    [9000, 9000, ['revived']],
+    [500, 9000, []],
+    [9000, 500, []],
+  ] as const) {
+    const view = unanswered(f);
+    plane.expect(view, 'out', AGAIN, 'same');
+    const since = { seenIn: agoMs(silentMs), resumedAt: agoMs(resumedMs) };
+    put(view, { ...since, resentSince: agoMs(100) });
+    plane.expect(view, 'in', 'A  1:1(0) ack 1 win 1', 'same');
+    assert.deepEqual(told(), expected);
+  }
+});
+
+both('the answer to a keepalive is not', (f) => {
+  const view = openFlow(plane, f);
+  put(view, { seenOut: agoMs(5000), seenIn: agoMs(5000) });
+  plane.events();
+  plane.expect(view, 'out', 'A  0:0(0) ack 1 win 1', 'same');
+  plane.expect(view, 'in', 'A  1:1(0) ack 1 win 1', 'same');
+  assert.deepEqual(told(), []);
+});
+
 both('a held flow is told with the first probe', (f) => {
   const view = unanswered(f);
   plane.boundary.command({ verb: 'hold', kernel: view.tuple });

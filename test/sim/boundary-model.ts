@@ -200,20 +200,28 @@ export class BoundaryModel implements SyncBoundary {
   #track(p: Packet, kernel: Tuple, flow: Flow): void {
     if (!p.flags.includes('A') || !isExpected(flow, p)) return;
     // What acknowledges less than is known was sent before what has come: it says nothing of now.
-    if (!seqBefore(p.ack, flow.sndUna)) this.#hear(flow, kernel);
+    const isNews = !seqBefore(p.ack, flow.sndUna);
+    const revives = isNews && this.#isToRevive(flow);
+    if (isNews) flow.seenIn = this.nowNs();
     flow.rcvMax = seqMax(flow.rcvMax, segmentEnd(p));
     if (!seqBefore(segmentEnd(p), flow.rcvNxt)) take(flow, p);
-    if (flow.gapSince === 0n) return;
-    flow.gapSince = 0n;
-    flow.flags &= ~FLOW_FLAG.UNPROVEN;
-    this.#tell('proven', kernel);
-  }
-
-  #hear(flow: Flow, kernel: Tuple): void {
-    flow.seenIn = this.nowNs();
-    if ((flow.flags & FLOW_FLAG.STALLED) === 0) return;
+    if (flow.gapSince !== 0n) {
+      flow.gapSince = 0n;
+      flow.flags &= ~FLOW_FLAG.UNPROVEN;
+      this.#tell('proven', kernel);
+    }
+    if (!revives) return;
     flow.flags &= ~FLOW_FLAG.STALLED;
     this.#tell('revived', kernel);
+  }
+
+  /** Stalled, or sent again after a silence: the next time may be far away. */
+  #isToRevive(flow: Flow): boolean {
+    if ((flow.flags & FLOW_FLAG.STALLED) !== 0) return true;
+    const isUnanswered = flow.resent > 0 && flow.resentSince > flow.seenIn;
+    const isLongAgo = (at: bigint) => this.nowNs() - at >= STALL.ns;
+    const isSilent = isLongAgo(flow.resumedAt) && isLongAgo(flow.seenIn);
+    return flow.sndUna !== flow.sndNxt && isUnanswered && isSilent;
   }
 
   /** What begins below SND.NXT after a pause was sent by a timer; what is held is never answered. */
