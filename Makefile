@@ -62,6 +62,10 @@ bench: build root ## measurements side by side, as ratios; writes bench/results.
 middleboxes: build root ## play the middlebox matrix; writes docs/MIDDLEBOXES.md
 	./tiflow lab run matrix --page docs/MIDDLEBOXES.md
 
+.PHONY: hosts
+hosts: build root ## play the cases of hosts with other software; writes docs/HOSTS.md
+	./tiflow lab run hosts --page docs/HOSTS.md
+
 .PHONY: format
 format: $(MODULES) ## format and lint
 	npx biome ci --colors=off --error-on-warnings .

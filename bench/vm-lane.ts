@@ -12,9 +12,10 @@
  *                                    br0 198.51.100.1/24 ┄┄┄┄┄┄┄┄ vm  (tiflow)
  */
 import { ipBatch, LabError } from '../src/lab/namespace.js';
+import { seenFromOutside } from '../src/lab/own-mounts.js';
 import { sweepStale } from '../src/lab/registry.js';
 import type { Site } from '../src/lab/topology.js';
-import { MANAGEMENT, seenFromOutside } from '../src/lab/vm/hypervisor.js';
+import { MANAGEMENT } from '../src/lab/vm/hypervisor.js';
 import { VmLab } from '../src/lab/vm/lab.js';
 import { TAPS } from '../src/lab/vm/machine.js';
 import { Migration } from '../src/lab/vm/migration.js';

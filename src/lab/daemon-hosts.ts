@@ -59,9 +59,9 @@ export class DaemonHosts<Name extends string, Protected extends Name> extends Ho
     return [...this.ended, ...logs];
   }
 
-  /** The end of a file on a host, each line with the host's name. */
+  /** The end of a file on a host, each line with the host's name; []: there is none yet. */
   lastLines(host: Name, file: string): string[] {
-    const log = this.run(host, ['tail', '-n', '20', file]);
+    const log = this.run(host, ['sh', '-c', 'test ! -e "$1" || tail -n 20 "$1"', 'sh', file]);
     return log
       .split('\n')
       .filter(Boolean)

@@ -11,6 +11,8 @@ import { sweepStale } from './registry.js';
 import type { Check, Exhibit, Moment, Scene, SceneOptions } from './scene.js';
 import { Stage } from './stage.js';
 import type { Family } from './topology.js';
+import { TwinsLab } from './twins/lab.js';
+import { TwinsStage } from './twins/stage.js';
 import { VmLab } from './vm/lab.js';
 import { VmStage } from './vm/stage.js';
 import { now } from './wait.js';
@@ -100,6 +102,11 @@ function rehearse(play: AnyCase, o: RunOptions, onStep: (text: string) => void):
     const lab = GatewayLab.prepare(name, true, play.gateway);
     const stage = new GatewayStage(about(lab));
     return { lab, scene: stage, perform: () => play.play(stage) };
+  }
+  if ('twins' in play) {
+    const lab = TwinsLab.prepare(name, true, play.twins);
+    const stage = new TwinsStage(about(lab));
+    return { lab, scene: stage, perform: () => stage.perform(play) };
   }
   const lab = Lab.prepare({ ...play.options, ...wireOf(o), name, owned: true });
   const stage = new Stage(about(lab));

@@ -84,6 +84,8 @@ export interface TransferOptions<Name extends string = HostName> {
   address?: string;
   /** where the server listens, if that is another address */
   listen?: string;
+  /** of the client, if it is not left to its kernel */
+  local?: string;
   family: Family;
   port: number;
   connections?: number;
@@ -125,7 +127,8 @@ export class Transfer {
     const rest = [String(o.port), String(connections), String(gapMs)];
     const server = new StreamProgram(lab, o.server, ['listen', o.listen ?? address, ...rest]);
     await server.ready('listening');
-    const client = new StreamProgram(lab, o.client, ['connect', address, ...rest]);
+    const local = o.local === undefined ? [] : [o.local];
+    const client = new StreamProgram(lab, o.client, ['connect', address, ...rest, ...local]);
     await client.ready('connected');
     await server.ready('connected');
     return new Transfer(client, server, connections);

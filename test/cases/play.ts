@@ -35,6 +35,7 @@ export function playGroup(group: CaseGroup, { boundMs, alternate = false }: Play
 /** Cases with real guests are played once: their guests talk over both families at once. */
 function familiesOf(each: AnyCase, sample: Family | undefined): readonly Family[] {
   if ('vm' in each) return [4];
+  if ('families' in each && each.families) return each.families;
   return WHOLE || sample === undefined ? FAMILIES : [sample];
 }
 

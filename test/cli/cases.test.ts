@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { CASE_GROUPS, CASES } from '../../src/lab/cases/table.js';
+import { HOST_CASES } from '../../src/lab/host-cases/table.js';
+import { isNoWorse } from '../../src/lab/twins/outcome.js';
 import { tiflow } from './tiflow.js';
 
 const ROOT = fileURLToPath(new URL('../../../', import.meta.url));
@@ -31,6 +33,7 @@ function casesNamed(text: string): string[] {
 /** `program-...` is every case whose name begins so. */
 const isCase = (name: string): boolean =>
   name === 'matrix' ||
+  name === 'hosts' ||
   (name.endsWith('...')
     ? NAMES.some((known) => known.startsWith(name.slice(0, -3)))
     : NAMES.includes(name));
@@ -59,15 +62,25 @@ describe('the cases of the lab', () => {
   });
 
   test('every module of cases is in the table', () => {
-    const table = read('src/lab/cases/table.ts');
-    const modules = ['cases', 'real-programs'].flatMap((folder) =>
+    const tables = ['cases', 'host-cases'].map((folder) => read(`src/lab/${folder}/table.ts`));
+    const modules = ['cases', 'host-cases', 'real-programs'].flatMap((folder) =>
       readdirSync(join(ROOT, 'src/lab', folder))
-        .filter((file) => /^ {2}(?:\{ )?name: ['`]/m.test(read(join('src/lab', folder, file))))
+        .filter((file) =>
+          /^ {2}(?:\{ )?name: ['`][^' ]+['`]/m.test(read(join('src/lab', folder, file))),
+        )
         .map((file) => file.replace(/\.ts$/, '.js')),
     );
     assert.ok(modules.length > 10);
     assert.deepEqual(
-      modules.filter((module) => !table.includes(`/${module}'`)),
+      modules.filter((module) => !tables.some((table) => table.includes(`/${module}'`))),
+      [],
+    );
+  });
+
+  test('hosts: what is fine without tiflow has to be fine with it', () => {
+    const talks = HOST_CASES.flatMap((each) => each.talks);
+    assert.deepEqual(
+      talks.filter((talk) => !isNoWorse(talk.with, talk.without)),
       [],
     );
   });

@@ -14,6 +14,8 @@ import {
   LOG_LEVELS,
   parseConfig,
 } from '../../src/daemon/config/config.js';
+import { hostsDocument, withoutSilences } from '../../src/lab/host-cases/document.js';
+import { HOST_CASES } from '../../src/lab/host-cases/table.js';
 import { expectedDocument, withoutGaps } from '../../src/lab/matrix/document.js';
 import { ROWS } from '../../src/lab/matrix/rows.js';
 import { tiflow } from './tiflow.js';
@@ -104,6 +106,13 @@ describe('MIDDLEBOXES.md', () => {
   test('is what the rows of the matrix say; only times may differ', () => {
     const page = withoutGaps(read('docs/MIDDLEBOXES.md'));
     assert.equal(page, withoutGaps(expectedDocument(ROWS)), 'run `make middleboxes`');
+  });
+});
+
+describe('HOSTS.md', () => {
+  test('is what the cases of hosts say; only times may differ', () => {
+    const page = withoutSilences(read('docs/HOSTS.md'));
+    assert.equal(page, withoutSilences(hostsDocument(HOST_CASES, new Map())), 'run `make hosts`');
   });
 });
 

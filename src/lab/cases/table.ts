@@ -2,6 +2,7 @@
  * All cases of the lab, in the order in which they are best read and run.
  */
 import type { GatewayCase } from '../gateway/stage.js';
+import { HOST_CASES } from '../host-cases/table.js';
 import { LabError } from '../namespace.js';
 import { mariadb } from '../real-programs/mariadb.js';
 import { nginx } from '../real-programs/nginx.js';
@@ -10,6 +11,7 @@ import { redis } from '../real-programs/redis.js';
 import { rsync } from '../real-programs/rsync.js';
 import { ssh } from '../real-programs/ssh.js';
 import type { Case } from '../stage.js';
+import type { HostCase } from '../twins/stage.js';
 import type { VmCase } from '../vm/stage.js';
 import { churn, churnFew } from './churn.js';
 import { congested } from './congested.js';
@@ -34,7 +36,7 @@ import { vmFail } from './vm-fail.js';
 import { vmLegacy } from './vm-legacy.js';
 
 /** Of any topology. */
-export type AnyCase = Case | GatewayCase | VmCase;
+export type AnyCase = Case | GatewayCase | HostCase | VmCase;
 
 /**
  * All cases by what they are about.  A group is what one test file plays, its cases one after the
@@ -81,6 +83,7 @@ export const CASE_GROUPS = {
   ],
   migrations: [vmLiveHypervisor, vmLiveGuest, vmPauseCopy, vmDisk, vmBack, vmBoth, vmLegacy],
   failures: vmFail,
+  hosts: HOST_CASES,
 } satisfies Record<string, readonly AnyCase[]>;
 
 export type CaseGroup = keyof typeof CASE_GROUPS;

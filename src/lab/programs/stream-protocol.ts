@@ -59,4 +59,6 @@ export interface StreamArguments {
   port: number;
   connections: number;
   gapMs: number;
+  /** of a client, if it is not left to its kernel */
+  local?: string;
 }

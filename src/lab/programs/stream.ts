@@ -192,7 +192,8 @@ const CONNECTING_MAX = 50;
 
 function connect(o: StreamArguments, begun = { count: 0 }): void {
   if (begun.count === o.connections) return;
-  const socket = createConnection({ host: o.address, port: o.port, allowHalfOpen: true });
+  const local = o.local === undefined ? {} : { localAddress: o.local };
+  const socket = createConnection({ host: o.address, port: o.port, ...local, allowHalfOpen: true });
   const refused = (error: NodeJS.ErrnoException): void => {
     errors.push({ code: error.code ?? error.message, at_ms: now() });
   };
@@ -215,13 +216,14 @@ function add(socket: Socket, o: StreamArguments): void {
   }
 }
 
-function main([role, address = '', port, connectionCount, gapMs]: string[]): void {
+function main([role, address = '', port, connectionCount, gapMs, local]: string[]): void {
   const o: StreamArguments = {
     role: role === 'listen' ? 'listen' : 'connect',
     address,
     port: Number(port),
     connections: Number(connectionCount),
     gapMs: Number(gapMs),
+    ...(local !== undefined && { local }),
   };
   if (o.role === 'listen') listen(o);
   else connect(o);

@@ -14,19 +14,16 @@ import {
   readdirSync,
   readFileSync,
   realpathSync,
-  renameSync,
-  rmSync,
   statSync,
   symlinkSync,
 } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { buildInCache, CACHE, withNewLists } from '../cache.js';
 import { LabError, runCommand } from '../namespace.js';
-import { processStart } from '../registry.js';
 import { UDHCPC_SCRIPT } from '../services.js';
 import { archive, copyFiles, withLibraries, writeFiles } from './archive.js';
 import { baseFiles } from './guest-files.js';
 
-const CACHE = '/var/cache/tiflow-lab';
 const KERNEL = 'linux-image-cloud-amd64';
 const BUSYBOX = '/bin/busybox';
 const PROGRAMS = ['/usr/sbin/sshd', '/usr/sbin/mkfs.ext4', '/usr/sbin/e2fsck'];
@@ -55,7 +52,7 @@ export function guestImage(cache = CACHE): GuestImage {
   const node = withLibraries([realpathSync(process.execPath), ...TIFLOW_NEEDS]);
   const directory = `${cache}/${keyOf([kernelPackage], [BUSYBOX, ...programs, ...node])}`;
   if (!existsSync(directory)) {
-    build(cache, directory, (work) => {
+    buildInCache(cache, directory, (work) => {
       const kernel = unpackKernel(work, kernelPackage);
       buildBase(work, kernel, programs);
       copyFiles(`${work}/node`, node);
@@ -101,46 +98,13 @@ function keyOf(versions: readonly string[], files: readonly string[]): string {
   return hash.digest('hex').slice(0, 16);
 }
 
-/**
- * Builds in a directory of its own and gives the result its name at the end: who finds the name
- * finds the whole. Two builds at once both work, the second one's result is thrown away; what
- * one that was killed has left is removed by the next.
- */
-function build(cache: string, directory: string, make: (work: string) => void): void {
-  mkdirSync(cache, { recursive: true });
-  for (const name of readdirSync(cache)) {
-    const pid = /^\.build-(\d+)$/.exec(name)?.[1];
-    const dead = pid !== undefined && processStart(Number(pid)) === undefined;
-    if (dead) rmSync(`${cache}/${name}`, { recursive: true, force: true });
-  }
-  const work = `${cache}/.build-${process.pid}`;
-  rmSync(work, { recursive: true, force: true });
-  mkdirSync(`${work}/image`, { recursive: true });
-  try {
-    make(work);
-    renameSync(`${work}/image`, directory);
-  } catch (error) {
-    const others = ['ENOTEMPTY', 'EEXIST'].includes((error as NodeJS.ErrnoException).code ?? '');
-    if (!others) throw error;
-  } finally {
-    rmSync(work, { recursive: true, force: true });
-  }
-}
-
 /** Fetches and unpacks the kernel package; returns the directory that it is in. */
 function unpackKernel(work: string, kernelPackage: string): string {
   const into = `${work}/kernel`;
   mkdirSync(into);
   // apt gives up root for downloads and says so where that user cannot write: here it cannot.
   const fetch = 'cd "$1" && apt-get download -q -o APT::Sandbox::User=root "$2"';
-  const download = () => runCommand(['sh', '-c', fetch, 'sh', into, kernelPackage]);
-  try {
-    download();
-  } catch {
-    // The mirror has a newer one only, and apt's lists are older than that.
-    runCommand(['apt-get', 'update', '-q']);
-    download();
-  }
+  withNewLists(() => runCommand(['sh', '-c', fetch, 'sh', into, kernelPackage]));
   const file = readdirSync(into).find((name) => name.endsWith('.deb'));
   runCommand(['dpkg-deb', '-x', `${into}/${file}`, into]);
   return into;

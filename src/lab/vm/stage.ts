@@ -4,13 +4,13 @@
  */
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { namespacePids } from '../namespace.js';
+import { seenFromOutside } from '../own-mounts.js';
 import { Scene } from '../scene.js';
 import { Session } from '../session.js';
 import { ARAMIS, type Family, NETWORKS, SITES, type Site } from '../topology.js';
 import { now, until } from '../wait.js';
 import { Download } from './download.js';
 import { Echo } from './echo.js';
-import { seenFromOutside } from './hypervisor.js';
 import type { VmLab, VmLabOptions } from './lab.js';
 import { MACS, TAPS, type VmName } from './machine.js';
 import { Migration, type MigrationLine } from './migration.js';
