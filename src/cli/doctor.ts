@@ -47,7 +47,7 @@ export function addDoctor(program: Command): void {
 async function examine(names: string[], o: DoctorOptions): Promise<Check[]> {
   const { checks: configChecks, config } = checkConfig(o.config ?? CONFIG_PATH);
   const runDir = runDirOf({ runDir: o.runDir ?? config?.runDir ?? RUN_DIR });
-  const daemon = await checkDaemon(runDir);
+  const daemon = await checkDaemon(runDir, (config ?? defaultConfig()).table);
   const routes = readRoutes();
   const interfaces =
     names.length > 0 ? names : interfacesOf(daemon.status, config?.interfaces ?? [], routes);

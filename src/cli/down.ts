@@ -128,13 +128,14 @@ function refuseToBreak(
 
 async function releaseRetained(config: Config): Promise<void> {
   const { Netlink } = await import('../netlink/netlink.js');
-  const { RetainedAddresses } = await import('../link/retained.js');
+  const { RetainedAddresses } = await import('../link/retained-kernel.js');
   const { DetourTable } = await import('../link/detour.js');
   const netlink = new Netlink();
   try {
-    const retained = new RetainedAddresses(netlink, { mark: config.mark, table: config.table });
+    const attached = { interfaces: () => [], forwards: () => false };
+    const retained = new RetainedAddresses(netlink, { table: config.table, ...attached });
     for (const address of retained.list()) process.stdout.write(`${address}: released\n`);
-    retained.releaseAll();
+    retained.keep([]);
     new DetourTable(netlink, { table: config.table + 1 }).removeAll();
   } finally {
     netlink.close();

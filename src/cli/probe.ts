@@ -87,7 +87,8 @@ function configuredPsk(path: string | undefined): Psk | undefined {
 
 async function whatIsHere(name: string, runDir: string): Promise<Here> {
   const { checkDaemon } = await import('./doctor/daemon.js');
-  const { status } = await checkDaemon(runDir);
+  const { defaultConfig } = await import('../daemon/config/config.js');
+  const { status } = await checkDaemon(runDir, defaultConfig().table);
   const attached = status?.interfaces.some((link) => link.name === name && link.attached) ?? false;
   return { interface: name, protected: attached };
 }

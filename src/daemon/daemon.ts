@@ -20,8 +20,8 @@ import { interfaceIndex } from '../libc/socket.js';
 import { socketOfWire, wireOfSocket } from '../link/conntrack-look-up.js';
 import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
-import { RetainedAddresses } from '../link/retained.js';
-import { routeTo, routeType } from '../link/route.js';
+import { RetainedAddresses } from '../link/retained-kernel.js';
+import { routeTo } from '../link/route.js';
 import { destroySocket, hasSocket, progressOf, tcpSockets } from '../link/sockets.js';
 import { Netlink } from '../netlink/netlink.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
@@ -52,6 +52,7 @@ import { FailedRounds } from './host/failed-rounds.js';
 import { lacksOf } from './host/lacks.js';
 import { LinkCare } from './host/link-care.js';
 import { OwnAddresses } from './host/own-addresses.js';
+import { PutBack } from './host/put-back.js';
 import { Retention } from './host/retention.js';
 import { Routes } from './host/routes.js';
 import { configure, tapMarks } from './host/settings.js';
@@ -134,7 +135,9 @@ class Daemon implements DaemonControl {
   #care: LinkCare;
   #detours: Detours;
   #agent: SyncAgent;
+  #retained: RetainedAddresses;
   #retention: Retention;
+  #putBack: PutBack;
   #mobility: Mobility;
   #own: OwnAddresses;
   #orphans: Orphans;
@@ -181,7 +184,7 @@ class Daemon implements DaemonControl {
         'the data plane of before goes on',
       );
     }
-    this.#raw = new RawSender(config.mark);
+    this.#raw = new RawSender();
     this.#taps = new TapSender(tapMarks(config.mark));
     this.#waysOut = new WaysOut({
       ...{ routes: this.#routes, nowMs: monotonicMs, indexOf: interfaceIndex },
@@ -190,6 +193,7 @@ class Daemon implements DaemonControl {
     this.#outlet = new DaemonOutlet({
       ...{ boundary, raw: this.#raw, taps: this.#taps },
       wayOf: (ends) => this.#waysOut.of(ends),
+      isRetained: (local) => this.#retention.has(local),
     });
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
     this.#care = new LinkCare({
@@ -205,8 +209,16 @@ class Daemon implements DaemonControl {
       emit,
     });
     this.#agent = this.#newAgent();
-    const retained = new RetainedAddresses(this.#netlink, config);
-    this.#retention = new Retention(retained, emit);
+    this.#retained = new RetainedAddresses(this.#netlink, {
+      table: config.table,
+      interfaces: () => boundary.attached(),
+      forwards: () => boundary.attached('gateway').length > 0,
+    });
+    this.#putBack = new PutBack(CLOCK, () => this.#mobility.reconcile());
+    this.#retention = new Retention({
+      ...{ retained: this.#retained, emit },
+      putBack: () => this.#putBack.done(),
+    });
     const canDestroy = !this.#lacks.includes('socket-destroy');
     const shared = { boundary, netlink: this.#netlink, giveUpMs: config.giveUpMs, emit };
     this.#own = this.#newOwnAddresses();
@@ -318,6 +330,7 @@ class Daemon implements DaemonControl {
     const inOrder = [
       ...[
         this.#failedRounds,
+        this.#putBack,
         this.#settling,
         this.#stalls,
         this.#stuck,
@@ -506,6 +519,10 @@ class Daemon implements DaemonControl {
       attempt(() => this.#wanted.appeared(change.interface));
       return;
     }
+    if (change.type === 'ours-removed') {
+      this.#putBack.removed();
+      return;
+    }
     if (change.type === 'route-changed') attempt(() => this.#retention.routesChanged());
     else this.#emit(ofLinkChange(change));
     attempt(() => this.#care.changed(change));
@@ -532,7 +549,7 @@ class Daemon implements DaemonControl {
   #newOwnAddresses(): OwnAddresses {
     const legacy = this.#boundary.plain().filter(([{ tap }]) => tap === undefined);
     return new OwnAddresses({
-      isLocal: (a) => routeType(this.#netlink, a) === 'local',
+      isLocal: (a) => this.#retained.isLocal(a),
       isForeign: (a) => tcpSockets(this.#netlink, a).some(({ transparent }) => transparent),
       attached: () => {
         const names = new Set(this.#boundary.attached());

@@ -3,7 +3,8 @@
  * network had delivered them.
  *
  * Into the own kernel: the packet's destination is a local address, so it is routed through
- * lo and does not meet the boundary.  It carries the mark that makes a retained address local.
+ * lo and does not meet the boundary.  A retained address is local for what is bound to lo, however
+ * a firewall marks it on its way (link/retained.ts).
  * raw(7); RFC 3542, section 3 for IPv6 (IPPROTO_RAW there means header included as well).
  */
 import { addressFromBytes } from '../wire/address.js';
@@ -14,43 +15,54 @@ import {
   closeFd,
   IPPROTO_RAW,
   openSocket,
+  SO_BINDTOIFINDEX,
   SO_SNDBUF,
   SOCK_RAW,
   SOL_SOCKET,
   sendTo,
-  setMark,
   setOption,
 } from './socket.js';
 
 /* A move of a thousand flows sends several packets for each in one turn of the event loop. */
 const SEND_BUFFER_BYTES = 4 << 20;
 
+/* Linux has lo as 1 in every network namespace. */
+const LOOPBACK = 1;
+
 /* Undefined: this kernel has no IPv6. */
 type Sockets = { 4: number; 6: number | undefined };
 
-/** Raw sockets of both families.  Needs CAP_NET_RAW, and CAP_NET_ADMIN for the mark. */
+/** Raw sockets of both families.  Needs CAP_NET_RAW. */
 export class RawSender {
-  #wire: Sockets = openBoth();
-  #kernel: Sockets = openBoth();
+  #anywhere: Sockets = openBoth();
+  #loopback: Sockets = openBoth();
 
-  /** `mark`: set on what goes to the own kernel. */
-  constructor(mark: number) {
-    setMark(this.#kernel[4], mark);
-    if (this.#kernel[6] !== undefined) setMark(this.#kernel[6], mark);
+  constructor() {
+    const { 4: ipv4, 6: ipv6 } = this.#loopback;
+    setOption(ipv4, SOL_SOCKET, SO_BINDTOIFINDEX, LOOPBACK);
+    if (ipv6 !== undefined) setOption(ipv6, SOL_SOCKET, SO_BINDTOIFINDEX, LOOPBACK);
   }
 
   /** Sends a packet to the network, by the route to its destination.  Throws SystemError. */
   toWire(packet: Uint8Array): void {
-    send(this.#wire, packet);
+    send(this.#anywhere, packet);
   }
 
-  /** Delivers a packet to the own kernel; its destination is a local address. */
+  /**
+   * Delivers a packet to the own kernel; its destination is a local address, or that of a host
+   * behind, by our own NAT.
+   */
   toKernel(packet: Uint8Array): void {
-    send(this.#kernel, packet);
+    send(this.#anywhere, packet);
+  }
+
+  /** Delivers a packet to the own kernel; its destination is a retained address. */
+  toRetained(packet: Uint8Array): void {
+    send(this.#loopback, packet);
   }
 
   close(): void {
-    for (const { 4: ipv4, 6: ipv6 } of [this.#wire, this.#kernel]) {
+    for (const { 4: ipv4, 6: ipv6 } of [this.#anywhere, this.#loopback]) {
       closeFd(ipv4);
       if (ipv6 !== undefined) closeFd(ipv6);
     }

@@ -6,17 +6,19 @@
 
 import type { NetlinkMessage } from '../netlink/message.js';
 import type { Address } from '../wire/address.js';
-import { RETAINED_PROTOCOL } from './retained.js';
+import { RETAINED_PEER, RETAINED_PROTOCOL } from './retained.js';
 import {
   type AddressRecord,
   decodeAddress,
   decodeLink,
   decodeRoute,
+  decodeRule,
   type LinkRecord,
   PROTOCOL,
   ROUTE_TYPE,
   type RouteRecord,
   RTM,
+  type RuleRecord,
   SCOPE,
   TABLE,
 } from './rtnetlink.js';
@@ -31,7 +33,9 @@ export type LinkChange =
   | { type: 'address-added'; interface: string; address: Address; prefixLength: number }
   | { type: 'address-removed'; interface: string; address: Address }
   /** One or more routes; whoever cares looks them up.  `local`: of those to this machine, too. */
-  | { type: 'route-changed'; local?: true };
+  | { type: 'route-changed'; local?: true }
+  /** Rules, routes or addresses that bear our mark, by whomever; whoever cares looks. */
+  | { type: 'ours-removed' };
 
 /** What is known of links and addresses. */
 export class LinkState {
@@ -39,6 +43,7 @@ export class LinkState {
   /** By interface, address and prefix length: the kernel allows one address in two prefixes. */
   #addresses = new Map<string, AddressRecord>();
   #routesChanged: 'no' | 'yes' | 'local' = 'no';
+  #oursRemoved = false;
 
   links(): LinkRecord[] {
     return [...this.#links.values()];
@@ -53,17 +58,22 @@ export class LinkState {
     });
   }
 
-  /** To be called if notifications of routes may have been lost. */
-  routesChanged(): void {
+  /** To be called if notifications may have been lost. */
+  anyChanged(): void {
     this.#routesChanged = 'local';
+    this.#oursRemoved = true;
   }
 
-  /** What has changed of the routes since the last call. */
-  takeRoutesChanged(): LinkChange[] {
-    const changed = this.#routesChanged;
+  /** What has changed of routes, and of what is ours, since the last call. */
+  takeChanges(): LinkChange[] {
+    const [routes, ours] = [this.#routesChanged, this.#oursRemoved];
     this.#routesChanged = 'no';
-    if (changed === 'no') return [];
-    return [{ type: 'route-changed', ...(changed === 'local' ? { local: true } : {}) }];
+    this.#oursRemoved = false;
+    const local = routes === 'local' ? { local: true as const } : {};
+    return [
+      ...(routes === 'no' ? [] : [{ type: 'route-changed', ...local } as const]),
+      ...(ours ? [{ type: 'ours-removed' } as const] : []),
+    ];
   }
 
   /** Takes in one notification; what it changed, in order. */
@@ -79,16 +89,27 @@ export class LinkState {
         return this.#removeAddress(decodeAddress(m));
       case RTM.NEWROUTE:
       case RTM.DELROUTE:
-        this.#noteRoute(decodeRoute(m));
+        this.#noteRoute(m.type, decodeRoute(m));
+        return [];
+      case RTM.NEWRULE:
+      case RTM.DELRULE:
+        this.#noteRule(m.type, decodeRule(m));
         return [];
       default:
         return [];
     }
   }
 
-  #noteRoute(route: RouteRecord | undefined): void {
+  #noteRoute(type: number, route: RouteRecord | undefined): void {
+    if (route?.protocol === RETAINED_PROTOCOL) this.#oursRemoved ||= type === RTM.DELROUTE;
     if (route === undefined || !matters(route)) return;
     if (route.type === ROUTE_TYPE.LOCAL) this.#routesChanged = 'local';
+    else if (this.#routesChanged === 'no') this.#routesChanged = 'yes';
+  }
+
+  /* A rule of others may lead everything elsewhere, as a route does. */
+  #noteRule(type: number, rule: RuleRecord | undefined): void {
+    if (rule?.protocol === RETAINED_PROTOCOL) this.#oursRemoved ||= type === RTM.DELRULE;
     else if (this.#routesChanged === 'no') this.#routesChanged = 'yes';
   }
 
@@ -152,6 +173,7 @@ export class LinkState {
   }
 
   #removeAddress(a: AddressRecord | undefined): LinkChange[] {
+    this.#oursRemoved ||= a?.peer === RETAINED_PEER.address;
     const before = a && this.#addresses.get(addressKey(a));
     if (before === undefined) return [];
     this.#addresses.delete(addressKey(before));

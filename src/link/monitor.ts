@@ -1,5 +1,5 @@
 /*
- * What happens to links, addresses and routes, as it happens (rtnetlink notifications).
+ * What happens to links, addresses, routes and rules, as it happens (rtnetlink notifications).
  *
  * It keeps the state of all links and addresses and tells differences only: a lease that is
  * renewed, a repeated message or one for a retained address is no change.  If the kernel had to
@@ -21,7 +21,9 @@ import { getAddresses, getLinks } from './rtnetlink-request.js';
 export type { LinkChange } from './link-state.js';
 
 const GROUPS =
-  GROUP.LINK | GROUP.IPV4_ADDRESS | GROUP.IPV4_ROUTE | GROUP.IPV6_ADDRESS | GROUP.IPV6_ROUTE;
+  GROUP.LINK |
+  (GROUP.IPV4_ADDRESS | GROUP.IPV4_ROUTE | GROUP.IPV4_RULE) |
+  (GROUP.IPV6_ADDRESS | GROUP.IPV6_ROUTE | GROUP.IPV6_RULE);
 
 const DATAGRAM_BYTES = 64 << 10;
 
@@ -94,7 +96,7 @@ export class LinkMonitor {
       const more = this.#readInto(changes);
       if (!more) break;
     }
-    append(changes, this.#state.takeRoutesChanged());
+    append(changes, this.#state.takeChanges());
     for (const change of changes) attempt(() => this.#onChange(change));
   }
 
@@ -108,7 +110,7 @@ export class LinkMonitor {
     } catch (error) {
       if (!(error instanceof SystemError) || error.code !== 'ENOBUFS') throw error;
       append(changes, this.#lookAgain());
-      this.#state.routesChanged();
+      this.#state.anyChanged();
     }
     return true;
   }

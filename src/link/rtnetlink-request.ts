@@ -18,6 +18,7 @@ const IFA_NOPREFIXROUTE = 0x200;
 const TABLE_COMPAT = 252;
 const RTAX_HOPLIMIT = 10;
 const RTNH_F_ONLINK = 4;
+const RTM_F_FIB_MATCH = 0x2000;
 const RTM_F_LOOKUP_TABLE = 0x1000;
 const ALL_BITS = 0xffffffff;
 
@@ -38,6 +39,14 @@ export function getLink(index: number): Uint8Array {
 /** All addresses of both families. */
 export const getAddresses = (): Uint8Array =>
   encodeMessage(RTM.GETADDR, FLAG.REQUEST | FLAG.DUMP, [new Uint8Array(8)]);
+
+/** The addresses of one interface. */
+export function getAddressesOf(version: Version, index: number): Uint8Array {
+  const header = new Uint8Array(8);
+  header[0] = ADDRESS_FAMILY[version];
+  new DataView(header.buffer).setUint32(4, index, true);
+  return encodeMessage(RTM.GETADDR, FLAG.REQUEST | FLAG.DUMP, [header]);
+}
 
 /** The routes of one table. */
 export const getRoutes = (version: Version, table: number): Uint8Array =>
@@ -71,6 +80,16 @@ export function lookupRoute(peer: Address, { mark, source, index }: LookUp = {})
   return encodeMessage(RTM.GETROUTE, FLAG.REQUEST | FLAG.ACK, parts);
 }
 
+/** The entry of a table that a packet of ours to an address would go by, as it was made. */
+export function matchRoute(to: Address): Uint8Array {
+  const version = family(to);
+  const prefixLength = version === 4 ? 32 : 128;
+  const header = routeHeader({ version, prefixLength, table: 0, protocol: 0, scope: 0, type: 0 });
+  new DataView(header.buffer).setUint32(8, RTM_F_FIB_MATCH, true);
+  const parts = [header, attribute(1, addressBytes(to))];
+  return encodeMessage(RTM.GETROUTE, FLAG.REQUEST | FLAG.ACK, parts);
+}
+
 /** All policy rules of a family. */
 export function getRules(version: Version): Uint8Array {
   const header = new Uint8Array(12);
@@ -78,16 +97,22 @@ export function getRules(version: Version): Uint8Array {
   return encodeMessage(RTM.GETRULE, FLAG.REQUEST | FLAG.DUMP, [header]);
 }
 
-/** Adds or removes an address; a host-scope one without a prefix route. */
-export function changeAddress(
-  verb: 'add' | 'remove',
-  a: { address: Address; prefixLength: number; index: number; scope: number },
-): Uint8Array {
+export interface AddressChange {
+  address: Address;
+  prefixLength: number;
+  index: number;
+  scope: number;
+  /** The other end; the prefix is that one's. */
+  peer?: Address | undefined;
+}
+
+/** Adds or removes an address; without a prefix route. */
+export function changeAddress(verb: 'add' | 'remove', a: AddressChange): Uint8Array {
   const header = new Uint8Array(8);
   header.set([ADDRESS_FAMILY[family(a.address)], a.prefixLength, 0, a.scope]);
   new DataView(header.buffer).setUint32(4, a.index, true);
-  const bytes = addressBytes(a.address);
-  const parts = [header, attribute(2, bytes), attribute(1, bytes)]; // IFA_LOCAL, IFA_ADDRESS
+  const [own, peer] = [addressBytes(a.address), addressBytes(a.peer ?? a.address)];
+  const parts = [header, attribute(2, own), attribute(1, peer)]; // IFA_LOCAL, IFA_ADDRESS
   if (verb === 'add') parts.push(attribute(8, IFA_NOPREFIXROUTE)); // IFA_FLAGS
   return encodeMessage(...changing(verb, RTM.NEWADDR, RTM.DELADDR), parts);
 }
@@ -157,12 +182,17 @@ export function changeRule(verb: 'add' | 'remove', r: RuleRecord): Uint8Array {
   if (r.to !== undefined) parts.push(attribute(1, addressBytes(r.to)));
   if (r.from !== undefined) parts.push(attribute(2, addressBytes(r.from)));
   if (r.mark !== 0) parts.push(attribute(10, r.mark), attribute(16, ALL_BITS));
+  if (r.inInterface !== undefined) parts.push(attribute(3, textBytes(r.inInterface)));
+  if (r.outInterface !== undefined) parts.push(attribute(17, textBytes(r.outInterface)));
+  if (r.suppressPrefixLength !== undefined) parts.push(attribute(14, r.suppressPrefixLength));
   if (typeof r.action === 'object') parts.push(attribute(4, r.action.goto));
   if (r.ipProtocol !== undefined) parts.push(attribute(22, Uint8Array.of(r.ipProtocol)));
   if (r.sourcePorts !== undefined) parts.push(attribute(23, spanBytes(r.sourcePorts)));
   if (r.destinationPorts !== undefined) parts.push(attribute(24, spanBytes(r.destinationPorts)));
   return encodeMessage(...changing(verb, RTM.NEWRULE, RTM.DELRULE, FLAG.EXCLUSIVE), parts);
 }
+
+const textBytes = (text: string): Uint8Array => new TextEncoder().encode(`${text}\0`);
 
 function actionNumber(action: RuleRecord['action']): number {
   if (action === undefined) return RULE_ACTION.TO_TABLE;

@@ -39,9 +39,11 @@ export const GROUP = {
   LINK: 1 << 0,
   IPV4_ADDRESS: 1 << 4,
   IPV4_ROUTE: 1 << 6,
+  IPV4_RULE: 1 << 7,
   IPV6_ADDRESS: 1 << 8,
   IPV6_ROUTE: 1 << 10,
   IPV6_PREFIX: 1 << 17,
+  IPV6_RULE: 1 << 18,
 } as const;
 
 /** RTPROT_…: who made a route. */
@@ -97,6 +99,8 @@ export interface AddressRecord {
   deprecated: boolean;
   /** With a lifetime: SLAAC or DHCP. */
   dynamic: boolean;
+  /** The other end of a point-to-point address. */
+  peer: Address | undefined;
   /** Made by the kernel of a router's advertisement. */
   advertised: boolean;
   /** RFC 8981: made by the kernel of another address in the same prefix. */
@@ -133,6 +137,11 @@ export interface RuleRecord {
   ipProtocol?: number;
   sourcePorts?: PortSpan;
   destinationPorts?: PortSpan;
+  /** The interface by which a packet came in; of one by which a socket wants it to leave. */
+  inInterface?: string;
+  outInterface?: string;
+  /** Routes that are no longer than this are passed over. */
+  suppressPrefixLength?: number;
   /** What it does other than look up `table`. */
   action?: 'nop' | { goto: number };
 }
@@ -157,6 +166,7 @@ export interface PrefixRecord {
 }
 
 const AF_BRIDGE = 7;
+const SUPPRESS_NOTHING = 0xffffffff;
 
 /**
  * undefined: cannot be read, or is only about the port of a bridge that the link is.  That is told
@@ -210,12 +220,16 @@ export function decodeAddress(m: NetlinkMessage): AddressRecord | undefined {
     tentative: unproven || (flags & IFA_FLAG.DAD_FAILED) !== 0,
     deprecated: (flags & IFA_FLAG.DEPRECATED) !== 0,
     dynamic: (flags & IFA_PERMANENT) === 0,
+    peer: attributes.has(2) ? unlessSame(ipAddress(attributes.get(1)), address) : undefined,
     // IFA_PROTO, since Linux 5.18: whoever else adds an address leaves it out, or says another.
     advertised: attributes.get(11)?.[0] === IFAPROT_KERNEL_RA,
     // Of IPv4 the same bit means another address of the same subnet.
     temporary: header.getUint8(0) === ADDRESS_FAMILY[6] && (flags & IFA_TEMPORARY) !== 0,
   };
 }
+
+const unlessSame = (a: Address | undefined, b: Address): Address | undefined =>
+  a === b ? undefined : a;
 
 export function decodeRoute(m: NetlinkMessage): RouteRecord | undefined {
   const parsed = parse(m, 12);
@@ -259,17 +273,25 @@ export function decodeRule(m: NetlinkMessage): RuleRecord | undefined {
   };
 }
 
-type RuleDetails = Pick<RuleRecord, 'ipProtocol' | 'sourcePorts' | 'destinationPorts' | 'action'>;
+type RuleDetails = Omit<
+  RuleRecord,
+  'version' | 'table' | 'priority' | 'protocol' | 'from' | 'to' | 'mark'
+>;
 
 function ruleDetails(action: number, attributes: Attributes): RuleDetails {
   const ipProtocol = attributes.get(22)?.[0];
   const sourcePorts = portSpan(attributes.get(23));
   const destinationPorts = portSpan(attributes.get(24));
+  const [inInterface, outInterface] = [attributes.get(3), attributes.get(17)];
+  const suppressed = attributeNumber(attributes.get(14)) ?? SUPPRESS_NOTHING;
   const target = action === RULE_ACTION.GOTO ? attributeNumber(attributes.get(4)) : undefined;
   return {
     ...(ipProtocol === undefined ? {} : { ipProtocol }),
     ...(sourcePorts === undefined ? {} : { sourcePorts }),
     ...(destinationPorts === undefined ? {} : { destinationPorts }),
+    ...(inInterface && { inInterface: attributeText(inInterface) }),
+    ...(outInterface && { outInterface: attributeText(outInterface) }),
+    ...(suppressed === SUPPRESS_NOTHING ? {} : { suppressPrefixLength: suppressed }),
     ...(target === undefined ? {} : { action: { goto: target } }),
     ...(action === RULE_ACTION.NOP ? { action: 'nop' } : {}),
   };

@@ -58,7 +58,7 @@ export class Prober {
   readonly #way: Way;
   readonly #random: Random;
   readonly #poller = new Poller();
-  readonly #sender = new RawSender(0);
+  readonly #sender = new RawSender();
   readonly #fds: number[] = [];
   readonly #buffer = new Uint8Array(DATAGRAM_MAX);
   readonly #asked = new Map<number, Asked>();

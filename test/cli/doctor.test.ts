@@ -225,12 +225,12 @@ describe('flows that are stuck', () => {
     const asked: string[] = [];
     const checks = describeStuck(stuck(moved), (a) => {
       asked.push(a);
-      return ['rule 99: to 192.0.2.10 fwmark 0x5449 lookup 21577'];
+      return ['IPv4 rule 99: iif eth0 ipproto 6 lookup 21577'];
     });
     assert.deepEqual(asked, ['192.0.2.10']);
     assert.deepEqual(levels(checks), [
       `fail flows.stuck: ${moved.kernel}: missing: ` +
-        'rule 99: to 192.0.2.10 fwmark 0x5449 lookup 21577',
+        'IPv4 rule 99: iif eth0 ipproto 6 lookup 21577',
     ]);
   });
 

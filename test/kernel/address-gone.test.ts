@@ -5,14 +5,13 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { RawSender } from '../../src/libc/raw.js';
-import { RetainedAddresses } from '../../src/link/retained.js';
+import { RetainedAddresses } from '../../src/link/retained-kernel.js';
 import { Netlink } from '../../src/netlink/netlink.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
 import { Capture } from './capture.js';
 import { Connection } from './connection.js';
 
-const MARK = 0x5449;
+const TABLE = 0x5449;
 const ESTABLISHED = 1;
 const ENETUNREACH = 101;
 const BLACK_MS = 1500;
@@ -25,8 +24,9 @@ after(() => {
 });
 
 describe('a socket whose address is gone', () => {
-  const retained = new RetainedAddresses(netlink, { mark: MARK, table: MARK });
-  const raw = new RawSender(MARK);
+  const retained = new RetainedAddresses(netlink, {
+    ...{ table: TABLE, interfaces: () => ['eth0'], forwards: () => false },
+  });
   let connection: Connection;
 
   before(async () => {
@@ -34,13 +34,11 @@ describe('a socket whose address is gone', () => {
     network.plug('athos');
   });
 
-  after(() => raw.close());
-
   beforeEach(() => network.configure('athos'));
 
   afterEach(() => {
     connection.close();
-    retained.releaseAll();
+    retained.keep([]);
     network.run('vm', 'sysctl', '-qw', 'net.ipv4.ip_forward=0', 'net.ipv6.conf.all.forwarding=0');
     network.ip('vm', ['addr flush dev eth0 scope global']);
   });
@@ -88,7 +86,7 @@ describe('a socket whose address is gone', () => {
     it(`IPv${family}: retained, it looks sent and no error is seen`, async () => {
       await start();
       network.deconfigure('athos');
-      retained.retain(local);
+      retained.keep([local]);
       assert.deepEqual(await writeFor(BLACK_MS), []);
       const { unacked, retransmits, probes } = connection.info();
       assert.notEqual(unacked, 0);
@@ -100,7 +98,7 @@ describe('a socket whose address is gone', () => {
       network.run('vm', 'sysctl', '-qw', 'net.ipv4.ip_forward=1', 'net.ipv6.conf.all.forwarding=1');
       await start();
       network.deconfigure('athos');
-      retained.retain(local);
+      retained.keep([local]);
       const capture = new Capture('lo');
       assert.deepEqual(await writeFor(BLACK_MS), []);
       // A packet that goes round would be seen 64 times.
@@ -112,7 +110,7 @@ describe('a socket whose address is gone', () => {
       await start();
       network.deconfigure('athos');
       const seen = await writeFor(100);
-      retained.retain(local);
+      retained.keep([local]);
       assert.deepEqual(await writeFor(200), []);
       assert.deepEqual(connection.errors, []);
       // IPv6 shows it to whoever asks for SO_ERROR; write() and poll() do not.

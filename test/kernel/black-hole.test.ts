@@ -21,7 +21,7 @@ const network = new Network();
 after(() => network.close());
 
 describe('a black hole for large packets', () => {
-  const raw = new RawSender(0);
+  const raw = new RawSender();
 
   before(async () => {
     await network.echo('aramis', 7000);

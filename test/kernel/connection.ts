@@ -144,7 +144,7 @@ export class Connection {
   }
 
   /** RFC 6069: some messages that the peer cannot be reached, each undoes one backoff. */
-  kick(raw: RawSender, times: number): void {
+  kick(raw: Pick<RawSender, 'toKernel'>, times: number): void {
     const message = hostUnreachable(this.quoted(this.position().sndUna), this.remote);
     for (let i = 0; i < times; i++) raw.toKernel(message);
   }

@@ -28,8 +28,8 @@ after(() => network.close());
 describe('connection tracking', () => {
   const nft = (host: HostName, ...commands: string[]) =>
     network.run(host, 'nft', commands.join('; '));
-  const near = new RawSender(0);
-  const far = network.inside('aramis', () => new RawSender(0));
+  const near = new RawSender();
+  const far = network.inside('aramis', () => new RawSender());
   let nextPort = 62_000;
 
   before(() => {

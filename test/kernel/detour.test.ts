@@ -36,7 +36,7 @@ after(() => {
 
 describe('a connection to an address on the link that its owner has left', () => {
   const table = new DetourTable(netlink, { table: 21_578 });
-  const raw = new RawSender(0);
+  const raw = new RawSender();
 
   before(async () => {
     network.plug('athos');

@@ -37,7 +37,7 @@ const network = new Network();
 after(() => network.close());
 
 describe('a packet that a tc program keeps back', () => {
-  const raw = new RawSender(0);
+  const raw = new RawSender();
   const object = join(network.directory, 'verdict.bpf.o');
   let connection: Connection;
 

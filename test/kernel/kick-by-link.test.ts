@@ -20,7 +20,7 @@ const network = new Network();
 after(() => network.close());
 
 describe('a kick by the link', () => {
-  const athos = network.inside('athos', () => new RawSender(0));
+  const athos = network.inside('athos', () => new RawSender());
 
   before(async () => {
     await network.echo('aramis', 7000);

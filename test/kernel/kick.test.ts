@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
 import { until } from '../../src/lab/wait.js';
 import { RawSender } from '../../src/libc/raw.js';
-import { RetainedAddresses } from '../../src/link/retained.js';
+import { RetainedAddresses } from '../../src/link/retained-kernel.js';
 import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
 import { hostUnreachable, packetTooBig } from '../../src/wire/icmp.js';
@@ -14,7 +14,7 @@ import { seqAdd } from '../../src/wire/seq.js';
 import { FAR, Network, vmAddress } from '../link/network.js';
 import { Connection } from './connection.js';
 
-const MARK = 0x5449;
+const TABLE = 0x5449;
 /* The next retransmission by itself is more than 1.5 s away then. */
 const BACKOFF = 3;
 const KICKED_MS = 150;
@@ -27,8 +27,13 @@ after(() => {
 });
 
 describe('the kick', () => {
-  const retained = new RetainedAddresses(netlink, { mark: MARK, table: MARK });
-  const raw = new RawSender(MARK);
+  const retained = new RetainedAddresses(netlink, {
+    ...{ table: TABLE, interfaces: () => ['eth0'], forwards: () => false },
+  });
+  const raw = new RawSender();
+  /* As the daemon does. */
+  const inject = (packet: Uint8Array) =>
+    retained.list().length > 0 ? raw.toRetained(packet) : raw.toKernel(packet);
   let connection: Connection;
 
   before(async () => {
@@ -41,7 +46,7 @@ describe('the kick', () => {
 
   afterEach(() => {
     connection.close();
-    retained.releaseAll();
+    retained.keep([]);
     network.markFor('athos', undefined);
     network.ip('vm', ['addr flush dev eth0 scope global']);
   });
@@ -62,7 +67,7 @@ describe('the kick', () => {
     async function black(o: { retain: boolean }): Promise<void> {
       await start();
       network.deconfigure('athos');
-      if (o.retain) retained.retain(local);
+      if (o.retain) retained.keep([local]);
       connection.write('black');
       await backedOff();
       network.configure('athos');
@@ -74,7 +79,7 @@ describe('the kick', () => {
     it(`IPv${family}: unreachable messages about SND.UNA end a backoff`, async () => {
       await black({ retain: true });
       assert.equal(await connection.echoed('black', KICKED_MS), undefined, 'came by itself');
-      connection.kick(raw, 5);
+      connection.kick({ toKernel: inject }, 5);
       assert.notEqual(await connection.echoed('black', KICKED_MS), undefined);
       assert.deepEqual(connection.errors, []);
     });
@@ -82,13 +87,13 @@ describe('the kick', () => {
     it(`IPv${family}: a socket is left in the black hole, with IPv6`, async () => {
       await start();
       network.deconfigure('athos');
-      retained.retain(local);
+      retained.keep([local]);
       connection.write('black');
       await backedOff();
       network.configure('athos');
       await network.reaches(family, 7000);
       assert.equal(await connection.echoed('black', KICKED_MS), undefined, 'came by itself');
-      connection.kick(raw, 5);
+      connection.kick({ toKernel: inject }, 5);
       const came = (await connection.echoed('black', KICKED_MS)) !== undefined;
       assert.equal(came, family === 4);
       retained.routesChanged();
@@ -98,7 +103,7 @@ describe('the kick', () => {
 
     it(`IPv${family}: duplicate ACKs do not`, async () => {
       await black({ retain: true });
-      for (let i = 0; i < 5; i++) raw.toKernel(connection.fromPeer(connection.position().sndUna));
+      for (let i = 0; i < 5; i++) inject(connection.fromPeer(connection.position().sndUna));
       assert.equal(await connection.echoed('black', KICKED_MS), undefined);
     });
 
@@ -106,7 +111,7 @@ describe('the kick', () => {
       await black({ retain: true });
       const { sndUna } = connection.position();
       for (const wrong of [-1, 1, 1000]) {
-        raw.toKernel(hostUnreachable(connection.quoted(seqAdd(sndUna, wrong)), FAR[family]));
+        inject(hostUnreachable(connection.quoted(seqAdd(sndUna, wrong)), FAR[family]));
       }
       assert.equal(await connection.echoed('black', KICKED_MS), undefined);
     });
@@ -114,9 +119,9 @@ describe('the kick', () => {
     it(`IPv${family}: what was written without any route needs an ACK, messages do nothing`, async () => {
       await black({ retain: false });
       assert.equal(connection.info().unacked, 0);
-      connection.kick(raw, 16);
+      connection.kick({ toKernel: inject }, 16);
       assert.equal(await connection.echoed('black', KICKED_MS), undefined);
-      raw.toKernel(connection.fromPeer(connection.position().sndUna));
+      inject(connection.fromPeer(connection.position().sndUna));
       assert.notEqual(await connection.echoed('black', KICKED_MS), undefined);
     });
 
@@ -126,16 +131,16 @@ describe('the kick', () => {
       network.unplug();
       network.deconfigure('athos');
       network.ip('vm', ['route flush dev eth0'], family);
-      retained.retain(local);
+      retained.keep([local]);
       connection.write('0123456789');
       await backedOff();
-      connection.kick(raw, 5);
+      connection.kick({ toKernel: inject }, 5);
       await until('the backoff to end', () => connection.info().backoff < BACKOFF, 100);
       // An ACK without timestamps, of a part: RFC 7323 would have it dropped, Linux takes it.
-      raw.toKernel(connection.fromPeer(seqAdd(sndUna, 4)));
+      inject(connection.fromPeer(seqAdd(sndUna, 4)));
       assert.equal(connection.position().sndUna, seqAdd(sndUna, 4));
       // With data: it comes out at the program.
-      raw.toKernel(
+      inject(
         connection.fromPeer(seqAdd(sndUna, 10), { flags: 'PA', payload: Buffer.from('injected') }),
       );
       assert.notEqual(await connection.echoed('injected', 1000), undefined);
@@ -143,16 +148,24 @@ describe('the kick', () => {
       network.plug('athos');
     });
 
-    it(`IPv${family}: unmarked, nothing is injected into a retained address`, async () => {
+    it(`IPv${family}: into a retained address by lo alone, however it is marked on its way`, async () => {
       await start();
       network.deconfigure('athos');
-      retained.retain(local);
+      retained.keep([local]);
       connection.write('x');
       const { sndUna } = connection.position();
-      const unmarked = new RawSender(0);
-      assert.throws(() => unmarked.toKernel(connection.fromPeer(seqAdd(sndUna, 1))), /UNREACH/);
-      unmarked.close();
+      const answer = connection.fromPeer(seqAdd(sndUna, 1));
+      assert.throws(() => raw.toKernel(answer), /UNREACH/);
       assert.equal(connection.position().sndUna, sndUna);
+      // A change of the mark in OUTPUT makes the kernel look up the route again.
+      const marks = [
+        'add table inet m',
+        'add chain inet m o { type route hook output priority -150; }',
+      ];
+      network.run('vm', 'nft', [...marks, 'add rule inet m o meta mark set 0x10000'].join('; '));
+      raw.toRetained(answer);
+      network.run('vm', 'nft', 'delete table inet m');
+      assert.equal(connection.position().sndUna, seqAdd(sndUna, 1));
     });
 
     it(`IPv${family}: "too big" makes segments smaller`, async () => {
@@ -161,7 +174,7 @@ describe('the kick', () => {
       const { sndUna } = connection.position();
       network.unplug();
       connection.write('y'.repeat(5000));
-      raw.toKernel(packetTooBig(connection.quoted(sndUna), FAR[family], 1300));
+      inject(packetTooBig(connection.quoted(sndUna), FAR[family], 1300));
       await until('smaller segments', () => connection.info().mss <= 1300 - 40, 1000);
       assert.ok(mss > 1300);
       network.plug('athos');

@@ -21,7 +21,7 @@ const network = new Network();
 after(() => network.close());
 
 describe('a timestamp that comes back late', () => {
-  const raw = new RawSender(0);
+  const raw = new RawSender();
   let connection: Connection;
   let capture: Capture;
 

@@ -17,7 +17,7 @@ const network = new Network();
 after(() => network.close());
 
 describe('a SACK block that comes late', () => {
-  const raw = new RawSender(0);
+  const raw = new RawSender();
   let connection: Connection;
 
   before(async () => {

@@ -25,7 +25,7 @@ after(() => {
 });
 
 describe('a segment in the queue of a neighbour', () => {
-  const raw = new RawSender(0);
+  const raw = new RawSender();
 
   before(async () => {
     await network.echo('aramis', 7000);

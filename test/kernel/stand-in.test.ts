@@ -35,7 +35,7 @@ const tupleOf = ({ socket, local, remote }: Connection): Tuple => ({
 });
 
 describe('a kernel whose peer is away', () => {
-  const raw = new RawSender(0);
+  const raw = new RawSender();
   let connection: Connection;
 
   before(async () => {

@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { RetainedAddresses } from '../../src/link/retained.js';
+import { RetainedAddresses } from '../../src/link/retained-kernel.js';
 import { Netlink } from '../../src/netlink/netlink.js';
 import { Network, vmAddress } from '../link/network.js';
 
@@ -17,11 +17,13 @@ after(() => {
 
 describe('a stranger with a retained address', () => {
   before(async () => {
-    const retained = new RetainedAddresses(netlink, { mark: 0x5449, table: 0x5449 });
+    const retained = new RetainedAddresses(netlink, {
+      ...{ table: 0x5449, interfaces: () => ['eth0'], forwards: () => false },
+    });
     network.plug('porthos');
     network.configure('porthos');
     network.plugStranger('athos');
-    for (const family of [4, 6] as const) retained.retain(vmAddress('athos', family));
+    retained.keep([vmAddress('athos', 4), vmAddress('athos', 6)]);
     await network.echo('vm', 22);
     await network.echo('stranger', 2222);
   });

@@ -54,7 +54,7 @@ describe('a SYN of Linux', () => {
     it(`IPv${family}: is answered as usual if it has an unknown option`, async () => {
       const answer = async (options: TcpOption[]): Promise<Packet> => {
         const capture = new Capture('eth0');
-        const raw = new RawSender(0);
+        const raw = new RawSender();
         const sourcePort = 61_000 + optionBytes(options);
         raw.toWire(
           encodePacket({

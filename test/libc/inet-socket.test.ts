@@ -27,7 +27,7 @@ for (const [own, other, headerBytes] of [
 ] as const) {
   test(`what comes from ${own}, in ${headerBytes === 0 ? 'TCP' : 'IP'}`, () => {
     const fd = openRawFrom(address(own), TCP);
-    const sender = new RawSender(0);
+    const sender = new RawSender();
     try {
       if (other !== undefined) sender.toWire(encodePacket(syn(address(other), address(other))));
       const sent = encodePacket(syn(address(own), address(own)));

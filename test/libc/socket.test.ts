@@ -58,7 +58,7 @@ for (const [name, domain, host] of [
 ] as const) {
   test(`a raw packet arrives as it was sent (${name})`, () => {
     const listener = openSocket(domain, SOCK_RAW, IPPROTO_TCP);
-    const sender = new RawSender(0x7469);
+    const sender = new RawSender();
     const packet: Packet = {
       source: address(host),
       sourcePort: 61234,

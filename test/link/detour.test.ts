@@ -6,7 +6,7 @@ import { after, afterEach, before, describe, it } from 'node:test';
 import { until } from '../../src/lab/wait.js';
 import { SystemError } from '../../src/libc/errno.js';
 import { type Detour, DetourTable } from '../../src/link/detour.js';
-import { RetainedAddresses } from '../../src/link/retained.js';
+import { RetainedAddresses } from '../../src/link/retained-kernel.js';
 import { Netlink } from '../../src/netlink/netlink.js';
 import { address } from '../../src/wire/address.js';
 import { Network } from './network.js';
@@ -119,16 +119,18 @@ describe('a detour', () => {
     });
 
     it(`IPv${family}: lives beside retained addresses`, () => {
-      const retained = new RetainedAddresses(netlink, { mark: 1, table: TABLE - 1 });
-      retained.retain(old);
+      const retained = new RetainedAddresses(netlink, {
+        ...{ table: TABLE - 1, interfaces: () => ['eth0'], forwards: () => false },
+      });
+      retained.keep([old]);
       const before = everything();
       table.set(old, detour(1));
-      retained.releaseAll();
+      retained.keep([]);
       assert.match(way('ipproto tcp sport 40000 dport 22'), / via /);
-      retained.retain(old);
+      retained.keep([old]);
       table.removeAll();
       assert.equal(everything(), before);
-      retained.releaseAll();
+      retained.keep([]);
     });
   }
 

@@ -106,6 +106,27 @@ describe('link monitor', () => {
     assert.ok(!seen.some(({ type }) => type === 'route-changed'));
   });
 
+  it('sees that something of ours is removed, and that a rule of others changes the routes', async () => {
+    const ours: [string, string][] = [
+      ['rule add pref 99 iif eth0 lookup 77 protocol 84', 'rule del pref 99'],
+      ['-6 rule add pref 99 iif eth0 lookup 77 protocol 84', '-6 rule del pref 99'],
+      ['route add local 10.9.9.9 dev lo table 77 proto 84', 'route flush table 77'],
+      ['addr add 10.9.9.9 peer 127.84.73.1/8 dev lo scope host', 'addr flush dev lo to 10.9.9.9'],
+    ];
+    const ip = (line: string) => network.run('vm', 'ip', ...line.split(' '));
+    for (const [add, del] of ours) {
+      seen.length = 0;
+      ip(add);
+      ip(del);
+      await until('it to be told', () => seen.length > 0);
+      assert.deepEqual(seen, [{ type: 'ours-removed' }], del);
+    }
+    seen.length = 0;
+    ip('rule add pref 77 from 10.9.9.9 lookup 77');
+    await until('the rule', () => seen.length > 0);
+    assert.deepEqual(seen, [{ type: 'route-changed' }]);
+  });
+
   it('misses nothing when the kernel has had to drop notifications', async () => {
     network.ip('vm', ['addr add 192.0.2.77/24 dev eth0', 'addr add 192.0.2.79/24 dev eth0']);
     await until('the addresses', () => added().length === 2);
@@ -120,7 +141,13 @@ describe('link monitor', () => {
     await until('the new address', () => added().includes('192.0.2.78'));
     assert.deepEqual(
       seen.map((change) => ('address' in change ? [change.type, change.address] : change.type)),
-      [['address-removed', '192.0.2.79'], ['address-added', '192.0.2.78'], 'route-changed'],
+      [
+        ...[
+          ['address-removed', '192.0.2.79'],
+          ['address-added', '192.0.2.78'],
+        ],
+        ...['route-changed', 'ours-removed'],
+      ],
     );
   });
 

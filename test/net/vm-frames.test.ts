@@ -78,9 +78,15 @@ boundary.writeSettings({
 });
 boundary.attach('vnet0', 'tap');
 boundary.attach('vnet1', 'tap');
-const raw = new RawSender(MARK);
+const raw = new RawSender();
 const taps = new TapSender(marks);
-const outlet = new DaemonOutlet({ boundary, raw, taps, wayOf: () => undefined });
+const outlet = new DaemonOutlet({
+  boundary,
+  raw,
+  taps,
+  wayOf: () => undefined,
+  isRetained: () => false,
+});
 
 after(() => {
   raw.close();

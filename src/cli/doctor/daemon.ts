@@ -10,6 +10,7 @@ import { type Check, fail, ok, warn } from './check.js';
 /** Is one running, of this version, and does it have what it needs? */
 export async function checkDaemon(
   runDir: string,
+  table: number,
 ): Promise<{ checks: Check[]; status: StatusView | undefined }> {
   try {
     const status = await new DaemonClient(runDir).status();
@@ -22,19 +23,24 @@ export async function checkDaemon(
       return { checks: [check], status: undefined };
     }
     const absence = describeAbsence(runDir, await isPinned(runDir));
-    const checks = [absence, ...(await checkLoaded(runDir)), ...(await checkLeftovers(absence))];
+    const checks = [
+      absence,
+      ...(await checkLoaded(runDir)),
+      ...(await checkLeftovers(absence, table)),
+    ];
     return { checks, status: undefined };
   }
 }
 
 /* Addresses that are retained by nobody: a daemon died, and its tables are gone. */
-async function checkLeftovers(absence: Check): Promise<Check[]> {
+async function checkLeftovers(absence: Check, table: number): Promise<Check[]> {
   if (absence.level === 'fail') return [];
   const { Netlink } = await import('../../netlink/netlink.js');
-  const { RetainedAddresses } = await import('../../link/retained.js');
+  const { RetainedAddresses } = await import('../../link/retained-kernel.js');
   const netlink = new Netlink();
   try {
-    const addresses = new RetainedAddresses(netlink, { mark: 1, table: 1 }).list();
+    const o = { table, interfaces: () => [], forwards: () => false };
+    const addresses = new RetainedAddresses(netlink, o).list();
     if (addresses.length === 0) return [];
     const message = `addresses retained by a daemon that is gone: ${addresses.join(', ')}`;
     return [warn('retained', message, 'tiflow down')];

@@ -16,20 +16,40 @@ export type Lacking = (a: Address) => readonly string[] | undefined;
 export async function checkStuck(
   runDir: string,
   status: StatusView | undefined,
-  config: Pick<Config, 'mark' | 'table'>,
+  { table }: Pick<Config, 'table'>,
 ): Promise<Check[]> {
   if (status === undefined) return [];
-  if (status.flows.stuck === 0) return [ok('flows.stuck', 'none')];
+  const lacking = await lackingOf(status, table);
+  const kept = describeKept(status.retained, lacking);
+  if (status.flows.stuck === 0) return [...kept, ok('flows.stuck', 'none')];
   const { flows } = await new DaemonClient(runDir).flows();
+  return [...kept, ...describeStuck(flows, (a) => (isConfigured(a) ? undefined : lacking))];
+}
+
+/* What of the retained addresses is not there now: others remove rules that are not their own. */
+async function lackingOf({ retained, interfaces }: StatusView, table: number): Promise<string[]> {
   const { Netlink } = await import('../../netlink/netlink.js');
-  const { RetainedAddresses } = await import('../../link/retained.js');
+  const { RetainedAddresses } = await import('../../link/retained-kernel.js');
   const netlink = new Netlink();
   try {
-    const retained = new RetainedAddresses(netlink, config);
-    return describeStuck(flows, (a) => (isConfigured(a) ? undefined : retained.missing(a)));
+    const attached = interfaces.filter((each) => each.attached);
+    const addresses = new RetainedAddresses(netlink, {
+      table,
+      interfaces: () => attached.map(({ name }) => name),
+      forwards: () => attached.some(({ gateway }) => gateway),
+    });
+    return addresses.lacking(retained.map((a) => address(a)));
   } finally {
     netlink.close();
   }
+}
+
+/** The addresses that are kept for flows, and what is missing of them. */
+export function describeKept(retained: readonly string[], lacking: readonly string[]): Check[] {
+  if (retained.length === 0) return [];
+  const which = retained.join(', ');
+  if (lacking.length === 0) return [ok('retained', `${which}: all of it is there`)];
+  return [fail('retained', `${which}: missing: ${lacking.join('; ')}`, PUT_BACK)];
 }
 
 /** One check for all flows of an address that are stuck for the same reason. */
@@ -52,12 +72,7 @@ function describe(flow: FlowView, count: number, lacking: Lacking): Check {
   const own = flow.tap === null && !flow.forwarded;
   const lost = own ? lacking(localOf(flow)) : undefined;
   if (lost !== undefined && lost.length > 0) {
-    const advice = 'restart the daemon, which puts it back, and see who has removed it';
-    return fail(
-      id,
-      `${which}: missing: ${lost.join('; ')}`,
-      `${advice} (systemd-networkd: ${KEEP})`,
-    );
+    return fail(id, `${which}: missing: ${lost.join('; ')}`, PUT_BACK);
   }
   if (flow.reason !== null) {
     const advice = 'one boundary too many on the path? tiflow detaches with: tiflow down IF';
@@ -65,10 +80,11 @@ function describe(flow: FlowView, count: number, lacking: Lacking): Check {
   }
   const there = lost === undefined ? '' : ', and its rules and routes are there';
   const what = `${which}: dropped behind the boundary, by no counter of tiflow${there}`;
-  return warn(id, what, 'a firewall that drops it or writes another mark? nft list ruleset');
+  return warn(id, what, 'a firewall that drops it? nft list ruleset');
 }
 
-const KEEP = 'ManageForeignRoutingPolicyRules=no, ManageForeignRoutes=no';
+const PUT_BACK = `the daemon puts it back, ever later the oftener it is removed; see who does \
+(systemd-networkd: ManageForeignRoutingPolicyRules=no, ManageForeignRoutes=no)`;
 
 /** "192.0.2.10:22 > …", "[2001:db8::1]:22 > …". */
 function localOf({ kernel }: FlowView): Address {

@@ -49,7 +49,7 @@ export interface Config {
   idleMs: number;
   /** How long TI_OPEN is left out towards a destination where it was lost on the way. */
   plainPeerTtlMs: number;
-  /** Firewall mark of packets for a retained address. */
+  /** The next three mark frames of the daemon on their way to the boundary. */
   mark: number;
   /** Routing table of the retained addresses. */
   table: number;

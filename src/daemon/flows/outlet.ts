@@ -12,10 +12,11 @@ import { SystemError } from '../../libc/errno.js';
 import { FrameSender } from '../../libc/frame.js';
 import type { RawSender } from '../../libc/raw.js';
 import type { Outlet } from '../../sync/agent.js';
-import { addressFromBytes } from '../../wire/address.js';
+import { type Address, addressFromBytes } from '../../wire/address.js';
 import type { Tuple } from '../../wire/tuple.js';
 import type { Ends } from '../host/routes.js';
 import type { TapMarks } from '../host/settings.js';
+import { isForwarded } from '../view/flow-views.js';
 
 const ETHER_TYPE = { 4: 0x0800, 6: 0x86dd } as const;
 const ETHER_HEADER = 14;
@@ -60,13 +61,15 @@ export class TapSender {
 
 export interface DaemonOutletOptions {
   boundary: Pick<Boundary, 'flow' | 'place'>;
-  raw: Pick<RawSender, 'toWire' | 'toKernel'>;
+  raw: Pick<RawSender, 'toWire' | 'toKernel' | 'toRetained'>;
   taps: Pick<TapSender, 'toGuest' | 'toNetwork' | 'toNetworkVerbatim'>;
   /**
    * The interface with a boundary by which the kernel would send between these; undefined: by
    * another one.
    */
   wayOf: (ends: Ends) => number | undefined;
+  /** Whether an address of ours is gone, and kept for its flows. */
+  isRetained: (local: Address) => boolean;
 }
 
 export class DaemonOutlet implements Outlet {
@@ -74,12 +77,14 @@ export class DaemonOutlet implements Outlet {
   readonly #raw: DaemonOutletOptions['raw'];
   readonly #taps: DaemonOutletOptions['taps'];
   readonly #wayOf: DaemonOutletOptions['wayOf'];
+  readonly #isRetained: DaemonOutletOptions['isRetained'];
 
   constructor(o: DaemonOutletOptions) {
     this.#boundary = o.boundary;
     this.#raw = o.raw;
     this.#taps = o.taps;
     this.#wayOf = o.wayOf;
+    this.#isRetained = o.isRetained;
   }
 
   /** Throws SystemError. */
@@ -111,13 +116,21 @@ export class DaemonOutlet implements Outlet {
   toKernel(packet: Uint8Array, kernel: Tuple): void {
     const { tap } = kernel;
     if (tap === undefined) {
-      this.#raw.toKernel(packet);
+      if (this.#isAtHost(kernel)) this.#raw.toRetained(packet);
+      else this.#raw.toKernel(packet);
       return;
     }
     const place = this.#boundary.place(tap);
     if (place === undefined) return;
     const frame = etherFrame(place.guestMac, DAEMON_MAC, packet);
     trySend(() => this.#taps.toGuest(tap, frame));
+  }
+
+  /* Not: of a host behind, to which NAT leads. */
+  #isAtHost(kernel: Tuple): boolean {
+    if (!this.#isRetained(kernel.local)) return false;
+    const flow = this.#boundary.flow(kernel);
+    return flow === undefined || !isForwarded(flow);
   }
 
   /* At home without a lease nobody has told us the gateway, but the guest knows it. */

@@ -31,7 +31,8 @@ export function configure(boundary: Boundary, config: Config): void {
   }
   const marks = tapMarks(config.mark);
   boundary.writeSettings({
-    mark: config.mark,
+    // None: marks are everybody's, and what comes in is told by its interface (link/retained.ts).
+    mark: 0,
     markGuest: marks.guest,
     markNetwork: marks.network,
     markVerbatim: marks.verbatim,

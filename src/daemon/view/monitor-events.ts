@@ -18,7 +18,7 @@ export const stamp = (event: NewEvent): MonitorEvent => ({
 });
 
 export function ofLinkChange(
-  change: Exclude<LinkChange, { type: 'link-added' | 'link-removed' }>,
+  change: Exclude<LinkChange, { type: 'link-added' | 'link-removed' | 'ours-removed' }>,
 ): NewEvent {
   switch (change.type) {
     case 'carrier':

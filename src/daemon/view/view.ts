@@ -169,6 +169,7 @@ export type MonitorEventName =
   | 'address-removed'
   | 'address-retained'
   | 'address-released'
+  | 'put-back'
   | 'detour-added'
   | 'detour-removed'
   | 'detour-failed'
@@ -216,6 +217,8 @@ export interface MonitorEvent {
   mtu?: number;
   client?: string;
   reason?: string;
+  /** A rule, route or address of the kernel, as `ip` writes it. */
+  object?: string;
   lost?: number;
 }
 

@@ -5,7 +5,7 @@
 import { createInterface } from 'node:readline';
 import { RawSender } from '../../libc/raw.js';
 
-const sender = new RawSender(0);
+const sender = new RawSender();
 createInterface({ input: process.stdin })
   .on('line', (line) => sender.toWire(Buffer.from(line, 'hex')))
   .on('close', () => sender.close());

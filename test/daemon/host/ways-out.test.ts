@@ -35,9 +35,10 @@ function setUp(o: { attached: string[] }) {
     sent.push(`${how} ${index} ${Buffer.from(bytes.subarray(0, 14)).toString('hex')}`);
   const outlet = new DaemonOutlet({
     boundary: { flow: () => undefined, place: () => undefined },
-    raw: { toWire: () => sent.push('raw'), toKernel: () => sent.push('kernel') },
+    raw: { toWire: () => sent.push('raw'), toKernel: () => 0, toRetained: () => 0 },
     taps: { toNetwork: frame('frame'), toGuest: frame('guest'), toNetworkVerbatim: frame('as is') },
     wayOf: (ends) => ways.of(ends),
+    isRetained: () => false,
   });
   const send = (destination: Address, source = NEAR) => {
     const ends = { source, sourcePort: 22, destination, destinationPort: 40_000 };
