@@ -62,6 +62,6 @@ export class Pair {
 /** A boundary that this process holds: no daemon. */
 export function openBoundary(host: Host): Boundary {
   const boundary = Boundary.open({ runDir: host.runDir });
-  boundary.writeSettings({ enabled: 1, mark: 1, rstSilentMs: 200, plainPeerTtlS: 3600 });
+  boundary.writeSettings({ enabled: 1, rstSilentMs: 200, plainPeerTtlS: 3600 });
   return boundary;
 }

@@ -385,7 +385,7 @@ struct command {
 /* One entry, written by the daemon, read by the programs. */
 struct settings {
 	__u32 abi_version;
-	__u32 mark;            /* set on packets for a retained address */
+	__u32 reserved;        /* was a mark for retained addresses: marks are everybody's */
 	__u32 mark_guest;      /* on a tap: the daemon's own, for the guest */
 	__u32 mark_network;    /* the daemon's own, as if guest or own kernel had sent it */
 	__u32 mark_verbatim;   /* the same, but its addresses are outside ones already */

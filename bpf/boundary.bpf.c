@@ -135,13 +135,12 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 				     const struct tuple *kernel, const struct options *o)
 {
 	struct flow *f = bpf_map_lookup_elem(&flows, kernel);
-	struct settings *s = settings_read();
 	struct mapping *m = f ? flow_mapping(f) : 0;
 	struct rewrite r = { .tuple = kernel };
 	seq in_seq, in_ack;
 	int failed;
 
-	if (!m || !s)
+	if (!m)
 		return drop(DROP_REWRITE);
 	if (!tuple_equal(&m->wire, &p->tuple))
 		return drop(DROP_OLD_PATH);
@@ -156,8 +155,6 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 	failed = rewrite_packet(skb, p, o, &r, IN);
 	if (failed)
 		return drop(failed);
-	if (!address_equal(&kernel->local, &p->tuple.local))
-		skb->mark |= s->mark;
 	if (p->flags & TCP_RST)
 		return rst_in(skb, p, f, kernel, in_seq);
 	flow_track_in(f, p, in_seq, in_ack, kernel);
@@ -434,7 +431,6 @@ static __always_inline int icmp_any(struct __sk_buff *skb, const struct packet *
 				    enum direction direction)
 {
 	enum direction sent = direction == IN ? OUT : IN;
-	struct settings *s = settings_read();
 	struct tuple kernel;
 	struct mapping *m;
 	struct quoted q;
@@ -442,7 +438,7 @@ static __always_inline int icmp_any(struct __sk_buff *skb, const struct packet *
 	struct wire *w;
 	int failed;
 
-	if (p->fragment || !s || quoted_parse(skb, p, &q, sent))
+	if (p->fragment || quoted_parse(skb, p, &q, sent))
 		return PASS;
 	f = bpf_map_lookup_elem(&flows, &q.tuple);
 	if (direction == OUT) {
@@ -464,7 +460,6 @@ static __always_inline int icmp_any(struct __sk_buff *skb, const struct packet *
 		if (!tuple_equal(&m->wire, &q.tuple))
 			return drop(DROP_OLD_PATH);
 		failed = rewrite_icmp(skb, p, &q, &kernel, -m->snd_delta, sent);
-		skb->mark |= s->mark;
 	}
 	if (failed)
 		return drop(failed);

@@ -868,7 +868,7 @@ export function encodeCommand(value: Command): Uint8Array {
 
 export interface Settings {
   abiVersion: number;
-  mark: number;
+  reserved: number;
   markGuest: number;
   markNetwork: number;
   markVerbatim: number;
@@ -881,7 +881,7 @@ export interface Settings {
 export const SETTINGS_SIZE = 64;
 export const SETTINGS_AT = {
   abiVersion: 0,
-  mark: 4,
+  reserved: 4,
   markGuest: 8,
   markNetwork: 12,
   markVerbatim: 16,
@@ -894,7 +894,7 @@ export const SETTINGS_AT = {
 export function readSettings(view: DataView, at = 0): Settings {
   return {
     abiVersion: view.getUint32(at, true),
-    mark: view.getUint32(at + 4, true),
+    reserved: view.getUint32(at + 4, true),
     markGuest: view.getUint32(at + 8, true),
     markNetwork: view.getUint32(at + 12, true),
     markVerbatim: view.getUint32(at + 16, true),
@@ -907,7 +907,7 @@ export function readSettings(view: DataView, at = 0): Settings {
 }
 export function writeSettings(view: DataView, value: Settings, at = 0): void {
   view.setUint32(at, value.abiVersion, true);
-  view.setUint32(at + 4, value.mark, true);
+  view.setUint32(at + 4, value.reserved, true);
   view.setUint32(at + 8, value.markGuest, true);
   view.setUint32(at + 12, value.markNetwork, true);
   view.setUint32(at + 16, value.markVerbatim, true);

@@ -35,10 +35,10 @@ test('opened, it is pinned; opened again, it is the same', () => {
   assert.equal(Boundary.exists(runDir), false);
   const first = Boundary.open({ runDir });
   assert.equal(Boundary.exists(runDir), true);
-  first.writeSettings({ mark: 7, enabled: 1 });
+  first.writeSettings({ markGuest: 7, enabled: 1 });
   first.close();
   const second = Boundary.open({ runDir });
-  assert.equal(second.settings().mark, 7);
+  assert.equal(second.settings().markGuest, 7);
   assert.equal(second.settings().abiVersion, ABI_VERSION);
   second.close();
   Boundary.remove(runDir);

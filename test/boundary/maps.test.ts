@@ -123,11 +123,11 @@ test('every reason has a counter, a class and a label', () => {
 
 test('settings change one by one; the version is not ours to change', () => {
   const before = boundary.settings();
-  boundary.writeSettings({ mark: 0xdeadbeef, abiVersion: 99 });
-  assert.deepEqual(boundary.settings(), { ...before, mark: 0xdeadbeef });
+  boundary.writeSettings({ markGuest: 0xdeadbeef, abiVersion: 99 });
+  assert.deepEqual(boundary.settings(), { ...before, markGuest: 0xdeadbeef });
   boundary.writeSettings({ keyIds: new Uint8Array(32).fill(0xff), keyId: 1 });
   const after = boundary.settings();
-  assert.equal(after.mark, 0xdeadbeef);
+  assert.equal(after.markGuest, 0xdeadbeef);
   assert.deepEqual(after.keyIds, new Uint8Array(32).fill(0xff));
 });
 

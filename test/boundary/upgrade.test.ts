@@ -44,7 +44,7 @@ const open = (objectPath: string) => Boundary.open({ runDir, objectPath });
 
 before(() => {
   const boundary = open(DEFAULT_OBJECT);
-  boundary.writeSettings({ mark: 7, enabled: 1 });
+  boundary.writeSettings({ markGuest: 7, enabled: 1 });
   boundary.attach(a);
   boundary.attach(b, 'gateway');
   boundary.close();
@@ -56,7 +56,7 @@ function upgradeTo(objectPath: string): number[] {
   const object = objectName(objectPath);
   assert.deepEqual([boundary.object, boundary.refused], [object, undefined]);
   assert.deepEqual([boundary.attached('host'), boundary.attached('gateway')], [[a], [b]]);
-  assert.equal(boundary.settings().mark, 7);
+  assert.equal(boundary.settings().markGuest, 7);
   assert.deepEqual(plane(), [object]);
   assert.equal(programIds().length, 4);
   boundary.close();

@@ -123,7 +123,6 @@ export class DataPlane {
       enabled: 1,
       plainPeerTtlS: 600,
       rstSilentMs: 1000,
-      mark: 0x7469,
     });
     const path = join(pinDirectory(this.#runDir), 'halves');
     this.#halves = new BpfMap(objectGet(path), 'halves');

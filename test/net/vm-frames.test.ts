@@ -73,7 +73,7 @@ bindSocket(network, packetSockaddr(indexOf('n1'), ETH_P_ALL));
 const boundary = Boundary.open({ runDir: runDirectory() });
 const marks = tapMarks(MARK);
 boundary.writeSettings({
-  ...{ enabled: 1, mark: MARK, markGuest: marks.guest, markNetwork: marks.network },
+  ...{ enabled: 1, markGuest: marks.guest, markNetwork: marks.network },
   markVerbatim: marks.verbatim,
 });
 boundary.attach('vnet0', 'tap');

@@ -32,8 +32,11 @@ export function lookAround(o: SurroundingsOptions): Surroundings & UplinksSeen {
   });
   const holders = new Map<Address, Holder[]>();
   for (const a of o.monitor.addresses()) {
-    if (a.interface === 'lo' || a.tentative) continue;
-    holders.set(a.address, [...(holders.get(a.address) ?? []), holder(a.interface, a.address)]);
+    if (a.interface === 'lo') continue;
+    const others = holders.get(a.address) ?? [];
+    // On trial it is not to be used yet, wherever the kernel would deliver it.
+    const more = a.tentative ? [] : [holder(a.interface, a.address)];
+    holders.set(a.address, [...others, ...more]);
   }
   const holdersOf = (address: Address): Holder[] => {
     const known = holders.get(address);

@@ -31,8 +31,6 @@ export function configure(boundary: Boundary, config: Config): void {
   }
   const marks = tapMarks(config.mark);
   boundary.writeSettings({
-    // None: marks are everybody's, and what comes in is told by its interface (link/retained.ts).
-    mark: 0,
     markGuest: marks.guest,
     markNetwork: marks.network,
     markVerbatim: marks.verbatim,
