@@ -52,4 +52,7 @@ const textOf = (f: FlowView | undefined): string =>
   f ? `${f.tifid} ${f.state}, ${f.moves} moves, ${f.wire}` : 'no flow';
 
 /** Whether two tuples, each local end first, name one connection from its two ends. */
-const mirrored = (a: string, b: string): boolean => a.split(' > ').reverse().join(' > ') === b;
+const mirrored = (a: string, b: string): boolean => mirror(a) === b;
+
+/** The name of a connection at its other end. */
+export const mirror = (tuple: string): string => tuple.split(' > ').reverse().join(' > ');

@@ -13,7 +13,7 @@ import { ssh } from '../real-programs/ssh.js';
 import type { Case } from '../stage.js';
 import type { HostCase } from '../twins/stage.js';
 import type { VmCase } from '../vm/stage.js';
-import { churn, churnFew } from './churn.js';
+import { churn, churnFew, churnPlain } from './churn.js';
 import { congested } from './congested.js';
 import { daemonKilled } from './daemon-killed.js';
 import { forged } from './forged.js';
@@ -69,7 +69,7 @@ export const CASE_GROUPS = {
     freeze,
     many,
   ],
-  churn: [churn, churnFew],
+  churn: [churn, churnFew, churnPlain],
   programs: [ssh, postgresql, nginx, redis, rsync, mariadb],
   gateways: [
     gatewayClient,
