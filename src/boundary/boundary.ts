@@ -33,19 +33,22 @@ import {
   type Wire,
   writeSettings,
 } from './abi.gen.js';
-import { attach, attachedTo, detach, type TcPrograms } from './attach.js';
+import { isLost, type TcPrograms } from './attach.js';
 import { isBpffs, pinDirectory, umountBpffs } from './bpffs.js';
 import { type Command, type CommandResult, runCommand } from './command.js';
 import { type BoundaryEvent, EventReader } from './events.js';
-import { possibleCpus } from './libbpf.js';
+import { type Attached, detachAll, Hooks, type Placement, pairsOf, tcPrograms } from './hooks.js';
+import { possibleCpus, programInfo } from './libbpf.js';
 import { type DataPlane, DEFAULT_OBJECT, isPinned, type Limits, openDataPlane } from './load.js';
 import { BPF_NOEXIST } from './map.js';
 import { openAnyPrograms, openFormer, unpinPrograms } from './programs.js';
 import { type TestOptions, type TestVerdict, testProgram } from './test-run.js';
+import type { Filter } from './traffic-control.js';
 
 export type { Flow, Mapping, Place, Plain, Settings, Wire } from './abi.gen.js';
 export type { Command, CommandResult } from './command.js';
 export type { BoundaryEvent } from './events.js';
+export type { Attached, Placement } from './hooks.js';
 
 export interface OpenOptions {
   runDir: string;
@@ -58,13 +61,6 @@ const RINGS = ['events', 'news', 'guests'] as const;
 const KEY_ZERO = new Uint8Array(4);
 
 /**
- * Where a boundary sits: on an interface of this machine, whose network is outside, for its own
- * connections alone, or as a gateway for those of other hosts as well; or on the tap of a VM,
- * whose guest is inside.
- */
-export type Placement = 'host' | 'gateway' | 'tap';
-
-/**
  * A wire that is being set up: by us, or by the other end.  `ack`: of a packet that follows our
  * SYN/ACK; whatever else comes on a pending wire is somebody else's.
  */
@@ -72,19 +68,13 @@ export type NewWire =
   | { kernel: Tuple; state: 'syncing' }
   | { kernel: Tuple; state: 'pending'; ack: Seq };
 
-/** What may take the place of what. */
-const EXCHANGED: Partial<Record<Placement, Placement>> = { host: 'gateway', gateway: 'host' };
-
-/** The names that a placement's programs have in the data plane begin so. */
-const PREFIXES = { host: 'boundary', gateway: 'gateway', tap: 'tap' } as const;
-const PLACEMENTS: readonly Placement[] = ['host', 'gateway', 'tap'];
-
 /** Handles on one data plane. */
 export class Boundary {
   readonly eventsFd: number;
   #plane: DataPlane;
   #programs: Record<Placement, TcPrograms>;
   #events: EventReader;
+  #hooks: Hooks;
 
   /**
    * Adopts what is pinned under `runDir`, or loads and pins it.  Where programs of another object
@@ -102,18 +92,26 @@ export class Boundary {
     return isPinned(runDir);
   }
 
-  /** Detaches it everywhere, unpins it, unmounts its bpffs: leaves nothing behind. */
+  /**
+   * Detaches it everywhere, unpins it, unmounts its bpffs: leaves nothing behind, also of a boundary
+   * whose pins are lost.
+   */
   static remove(runDir: string): void {
     const directory = pinDirectory(runDir);
+    const ids = new Set<number>();
     if (isBpffs(directory) && isPinned(runDir)) {
       for (const { programs } of openAnyPrograms(directory)) {
-        for (const [, pair] of pairsOf(programs)) {
-          for (const name of attachedTo(pair)) detach(name, pair);
+        for (const fd of Object.values(programs)) {
+          ids.add(programInfo(fd).id);
+          closeFd(fd);
         }
-        for (const fd of Object.values(programs)) closeFd(fd);
       }
     }
+    const isOurs = (filter: Filter) => ids.has(filter.programId) || isLost(filter);
+    detachAll(isOurs);
     umountBpffs(directory);
+    // Of programs that were in no hands but in these pins.
+    detachAll(isLost);
   }
 
   private constructor(plane: DataPlane) {
@@ -121,6 +119,7 @@ export class Boundary {
     this.#programs = tcPrograms(plane.programs);
     this.#events = new EventReader(RINGS.map((name) => plane.maps[name].fd));
     this.eventsFd = this.#events.fd;
+    this.#hooks = new Hooks(this.#programs);
   }
 
   /** Which object its programs are of. */
@@ -133,31 +132,35 @@ export class Boundary {
     return this.#plane.refused;
   }
 
-  /**
-   * Puts the boundary on an interface.  No-op if it is there; a host's becomes a gateway's and the
-   * other way round.  Throws SystemError.
-   */
+  /** As Hooks.attach. */
   attach(interfaceName: string, placement: Placement = 'host'): void {
-    const instead = EXCHANGED[placement];
-    attach(interfaceName, this.#programs[placement], instead && this.#programs[instead]);
+    this.#hooks.attach(interfaceName, placement);
   }
 
-  /** Takes it off an interface.  No-op if it is not there.  Throws SystemError. */
+  /** As Hooks.detach. */
   detach(interfaceName: string, placement?: Placement): void {
-    for (const each of placementsOf(placement)) detach(interfaceName, this.#programs[each]);
+    this.#hooks.detach(interfaceName, placement);
   }
 
-  /**
-   * The interfaces that it is on, also if a former daemon attached it.  Without a placement: those
-   * of this machine, be it as a host or as a gateway.
-   */
+  /** As Hooks.attached. */
   attached(placement?: Placement): string[] {
-    return placementsOf(placement).flatMap((each) => attachedTo(this.#programs[each]));
+    return this.#hooks.attached(placement);
+  }
+
+  /** As Hooks.everywhere. */
+  everywhere(): Attached[] {
+    return this.#hooks.everywhere();
+  }
+
+  /** As Hooks.look. */
+  look(index?: number): void {
+    this.#hooks.look(index);
   }
 
   /** Closes handles only: what is pinned and attached goes on. */
   close(): void {
     this.#events.close();
+    this.#hooks.close();
     for (const map of Object.values(this.#plane.maps)) map.close();
     for (const fd of Object.values(this.#plane.programs)) closeFd(fd);
   }
@@ -358,9 +361,7 @@ export class Boundary {
   #replaceFormer(directory: string): void {
     try {
       for (const { object, programs } of openFormer(directory, this.object)) {
-        for (const [placement, pair] of pairsOf(programs)) {
-          for (const name of attachedTo(pair)) attach(name, this.#programs[placement], pair);
-        }
+        for (const [placement, pair] of pairsOf(programs)) this.#hooks.replace(placement, pair);
         for (const fd of Object.values(programs)) closeFd(fd);
         unpinPrograms(directory, object);
       }
@@ -378,24 +379,6 @@ export class Boundary {
     throw new Error(`cannot ${verb} a wire that carries a flow: use a command`);
   }
 }
-
-const placementsOf = (placement: Placement | undefined): Placement[] =>
-  placement === undefined ? ['host', 'gateway'] : [placement];
-
-/** Of a set that may be another version's. */
-function pairsOf(programs: Partial<DataPlane['programs']>): [Placement, TcPrograms][] {
-  return PLACEMENTS.flatMap((placement) => {
-    const egress = programs[`${PREFIXES[placement]}_egress`];
-    const ingress = programs[`${PREFIXES[placement]}_ingress`];
-    return egress === undefined || ingress === undefined ? [] : [[placement, { egress, ingress }]];
-  });
-}
-
-const tcPrograms = (programs: DataPlane['programs']): Record<Placement, TcPrograms> => ({
-  host: { egress: programs.boundary_egress, ingress: programs.boundary_ingress },
-  gateway: { egress: programs.gateway_egress, ingress: programs.gateway_ingress },
-  tap: { egress: programs.tap_egress, ingress: programs.tap_ingress },
-});
 
 const localHalf = (flow: Flow): number =>
   (flow.role === ROLE.INITIATOR ? flow.initiator : flow.responder).tifidHalf;

@@ -81,21 +81,6 @@ export const lookupBatch: (
   'int bpf_map_lookup_batch(int, void *, void *, void *, void *, void *count, void *options)',
 );
 export const possibleCpus: () => number = libbpf.func('int libbpf_num_possible_cpus()');
-export const tcHookCreate: (hook: Uint8Array) => number = libbpf.func(
-  'int bpf_tc_hook_create(void *hook)',
-);
-export const tcHookDestroy: (hook: Uint8Array) => number = libbpf.func(
-  'int bpf_tc_hook_destroy(void *hook)',
-);
-export const tcAttach: (hook: Uint8Array, options: Uint8Array) => number = libbpf.func(
-  'int bpf_tc_attach(void *hook, void *options)',
-);
-export const tcDetach: (hook: Uint8Array, options: Uint8Array) => number = libbpf.func(
-  'int bpf_tc_detach(void *hook, void *options)',
-);
-export const tcQuery: (hook: Uint8Array, options: Uint8Array) => number = libbpf.func(
-  'int bpf_tc_query(void *hook, void *options)',
-);
 const testRunOpts: (fd: number, options: Uint8Array) => number = libbpf.func(
   'int bpf_prog_test_run_opts(int fd, void *options)',
 );
@@ -127,36 +112,18 @@ export const copyMemory: (to: Uint8Array, from: Pointer, length: number) => void
   'void memcpy(void *to, const void *from, size_t length)',
 );
 
-/** Where a tc filter sits: struct bpf_tc_hook. */
-export const TC_INGRESS = 1;
-export const TC_EGRESS = 2;
-export function tcHook(ifindex: number, attachPoint: number): Uint8Array {
-  const hook = Buffer.alloc(24);
-  hook.writeBigUInt64LE(24n, 0);
-  hook.writeInt32LE(ifindex, 8);
-  hook.writeUInt32LE(attachPoint, 12);
-  return hook;
-}
+const PROGRAM_INFO_BYTES = 80;
 
-/** Which tc filter: struct bpf_tc_opts.  The program's id is filled in by tcQuery. */
-/** BPF_TC_F_REPLACE */
-export const TC_REPLACE = 1;
-
-export function tcOptions(
-  handle: number,
-  priority: number,
-  o: { programFd?: number; flags?: number } = {},
-): Uint8Array {
-  const options = Buffer.alloc(32);
-  options.writeBigUInt64LE(32n, 0);
-  options.writeInt32LE(o.programFd ?? 0, 8);
-  options.writeUInt32LE(o.flags ?? 0, 12);
-  options.writeUInt32LE(handle, 20);
-  options.writeUInt32LE(priority, 24);
-  return options;
+/** Id and name, of which the kernel keeps 15 characters: struct bpf_prog_info.  Throws SystemError. */
+export function programInfo(fd: number): { id: number; name: string } {
+  const info = Buffer.alloc(PROGRAM_INFO_BYTES);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(info.length);
+  const error = infoByFd(fd, info, length);
+  if (error !== 0) throw libbpfError('read about a program', error);
+  const name = info.toString('latin1', 64, 80);
+  return { id: info.readUInt32LE(4), name: name.slice(0, Math.max(0, name.indexOf('\0'))) };
 }
-export const tcProgramId = (options: Uint8Array): number =>
-  Buffer.from(options.buffer, options.byteOffset).readUInt32LE(16);
 
 /** What a program is run on, and where its output goes: struct bpf_test_run_opts. */
 export interface TestRun {

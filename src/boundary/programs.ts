@@ -35,6 +35,13 @@ export const PROGRAMS = [
 ] as const;
 export type ProgramName = (typeof PROGRAMS)[number];
 
+/* BPF_OBJ_NAME_LEN, less a NUL. */
+const KERNEL_NAME_CHARACTERS = 15;
+
+/** Whether a filter is called as ours are: "boundary_egress:[4711]". */
+export const isOurName = (filter: string): boolean =>
+  PROGRAMS.some((name) => filter.startsWith(`${name.slice(0, KERNEL_NAME_CHARACTERS)}:`));
+
 const PREFIX = 'programs-';
 const DRAFT = 'draft-';
 const NAME_DIGITS = 16;

@@ -44,6 +44,7 @@ const cSendto = libc.func('long sendto(int, const void *, size_t, int, const voi
 const cRecv = libc.func('long recv(int fd, void *buffer, size_t length, int flags)');
 const cIoctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
 const cIfNametoindex = libc.func('uint32_t if_nametoindex(const char *name)');
+const cIfIndextoname = libc.func('char *if_indextoname(unsigned int index, void *name)');
 const cIfNameindex = libc.func('void *if_nameindex()');
 const cIfFreenameindex = libc.func('void if_freenameindex(void *list)');
 
@@ -160,6 +161,13 @@ export function packetSockaddr(ifindex: number, etherType: number, mac?: Uint8Ar
 export function interfaceIndex(name: string): number | undefined {
   const index: number = cIfNametoindex(name);
   return index === 0 ? undefined : index;
+}
+
+/** The name of an interface of this network namespace; undefined: no such interface. */
+export function interfaceName(index: number): string | undefined {
+  const name = Buffer.alloc(IFNAMSIZ);
+  if (cIfIndextoname(index, name) === null) return undefined;
+  return name.toString('latin1', 0, name.indexOf(0));
 }
 
 /* Not os.networkInterfaces(), which leaves out what is down, and not /sys/class/net, which
