@@ -39,7 +39,15 @@ import { type Command, type CommandResult, runCommand } from './command.js';
 import { type BoundaryEvent, EventReader } from './events.js';
 import { type Attached, detachAll, Hooks, type Placement, pairsOf, tcPrograms } from './hooks.js';
 import { possibleCpus, programInfo } from './libbpf.js';
-import { type DataPlane, DEFAULT_OBJECT, isPinned, type Limits, openDataPlane } from './load.js';
+import {
+  type DataPlane,
+  DEFAULT_OBJECT,
+  isPinned,
+  isPinnedHere,
+  type Limits,
+  openDataPlane,
+  pinAgain,
+} from './load.js';
 import { BPF_NOEXIST } from './map.js';
 import { openAnyPrograms, openFormer, unpinPrograms } from './programs.js';
 import { type TestOptions, type TestVerdict, testProgram } from './test-run.js';
@@ -155,6 +163,16 @@ export class Boundary {
   /** As Hooks.look. */
   look(index?: number): void {
     this.#hooks.look(index);
+  }
+
+  /** Whether the next daemon will find it under `runDir`. */
+  isPinned(runDir: string): boolean {
+    return isPinnedHere(runDir, this.#plane);
+  }
+
+  /** Pins it once more where its pins were lost.  Throws SystemError. */
+  pinAgain(runDir: string): void {
+    pinAgain(runDir, this.#plane);
   }
 
   /** Closes handles only: what is pinned and attached goes on. */

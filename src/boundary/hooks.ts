@@ -24,11 +24,11 @@ export interface Attached {
   placement: Placement | undefined;
 }
 
-/* What may take the place of what: a tap is a VM's, of which more is known than its programs. */
+/* What takes the place of what: of a VM more is known than the programs on its tap. */
 const EXCHANGED: Record<Placement, readonly Placement[]> = {
   host: ['host', 'gateway'],
   gateway: ['host', 'gateway'],
-  tap: ['tap'],
+  tap: ['host', 'gateway', 'tap'],
 };
 
 /** The names that a placement's programs have in the data plane begin so. */

@@ -50,6 +50,9 @@ export const mapPin: (map: Pointer, path: string) => number = libbpf.func(
 export const programPin: (program: Pointer, path: string) => number = libbpf.func(
   'int bpf_program__pin(void *program, const char *path)',
 );
+const objPin: (fd: number, path: string) => number = libbpf.func(
+  'int bpf_obj_pin(int fd, const char *path)',
+);
 export const objectGet: (path: string) => number = libbpf.func('int bpf_obj_get(const char *path)');
 export const infoByFd: (fd: number, info: Uint8Array, length: Uint8Array) => number = libbpf.func(
   'int bpf_obj_get_info_by_fd(int fd, void *info, void *length)',
@@ -111,6 +114,24 @@ export const ringEpollFd: (ring: Pointer) => number = libbpf.func(
 export const copyMemory: (to: Uint8Array, from: Pointer, length: number) => void = libc.func(
   'void memcpy(void *to, const void *from, size_t length)',
 );
+
+/** Pins a map or a program.  Throws SystemError. */
+export function pinFd(fd: number, path: string): void {
+  const error = objPin(fd, path);
+  if (error !== 0) throw libbpfError(`pin ${path}`, error);
+}
+
+const MAP_INFO_BYTES = 80;
+
+/** What the kernel calls a map: struct bpf_map_info.  Throws SystemError. */
+export function mapId(fd: number): number {
+  const info = Buffer.alloc(MAP_INFO_BYTES);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(info.length);
+  const error = infoByFd(fd, info, length);
+  if (error !== 0) throw libbpfError('read about a map', error);
+  return info.readUInt32LE(4);
+}
 
 const PROGRAM_INFO_BYTES = 80;
 

@@ -34,6 +34,7 @@ import {
   clearLog,
   libbpfError,
   mapFd,
+  mapId,
   mapPin,
   mapReuse,
   mapSetMaxEntries,
@@ -42,6 +43,7 @@ import {
   objectMap,
   objectOpen,
   type Pointer,
+  pinFd,
   update,
 } from './libbpf.js';
 import { BPF_ANY, BpfMap } from './map.js';
@@ -50,6 +52,7 @@ import {
   openPin,
   openPrograms,
   type ProgramName,
+  pinDescriptors,
   pinnedObjects,
   pinPrograms,
 } from './programs.js';
@@ -237,6 +240,28 @@ function mapOf(object: Pointer, name: MapName): Pointer {
   const map = objectMap(object, name);
   if (map === null) throw new Error(`the data plane has no map ${name}`);
   return map;
+}
+
+/** Whether these are the ones that are pinned: a mount may have gone, with all pins in it. */
+export function isPinnedHere(runDir: string, { maps }: Pick<DataPlane, 'maps'>): boolean {
+  if (!isPinned(runDir)) return false;
+  const fd = openPin(pinDirectory(runDir), 'settings');
+  try {
+    return mapId(fd) === mapId(maps.settings.fd);
+  } finally {
+    closeFd(fd);
+  }
+}
+
+/** Pins what is loaded once more, as if it had just been loaded.  Throws SystemError. */
+export function pinAgain(runDir: string, plane: DataPlane): void {
+  const directory = pinDirectory(runDir);
+  mountBpffs(directory);
+  unpinAll(directory);
+  const { settings, ...others } = plane.maps;
+  for (const map of Object.values(others)) pinFd(map.fd, join(directory, map.name));
+  pinDescriptors(plane.programs, directory, plane.object);
+  pinFd(settings.fd, join(directory, settings.name));
 }
 
 /** What to do when the kernel refuses the programs; undefined: the errno says it. */

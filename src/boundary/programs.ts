@@ -22,7 +22,14 @@ import {
 import { join } from 'node:path';
 import { SystemError } from '../libc/errno.js';
 import { unpinAll } from './bpffs.js';
-import { libbpfError, objectGet, objectProgram, type Pointer, programPin } from './libbpf.js';
+import {
+  libbpfError,
+  objectGet,
+  objectProgram,
+  type Pointer,
+  pinFd,
+  programPin,
+} from './libbpf.js';
 
 export const PROGRAMS = [
   'boundary_egress',
@@ -67,6 +74,29 @@ const setDirectory = (directory: string, object: string): string =>
 
 /** Pins the programs of a loaded object.  Throws SystemError. */
 export function pinPrograms(loaded: Pointer, directory: string, object: string): void {
+  pinSet(directory, object, (name, path) => {
+    const program = objectProgram(loaded, name);
+    if (program === null) throw new Error(`the data plane has no program ${name}`);
+    const error = programPin(program, path);
+    if (error !== 0) throw libbpfError(`pin ${name} in ${path}`, error);
+  });
+}
+
+/** The same of programs that are in our hands.  Throws SystemError. */
+export function pinDescriptors(
+  programs: Record<ProgramName, number>,
+  directory: string,
+  object: string,
+): void {
+  pinSet(directory, object, (name, path) => pinFd(programs[name], path));
+}
+
+/* As a whole or not at all. */
+function pinSet(
+  directory: string,
+  object: string,
+  pin: (name: ProgramName, path: string) => void,
+): void {
   const finished = setDirectory(directory, object);
   const draft = join(directory, `${DRAFT}${object}`);
   for (const name of readdirSync(directory)) {
@@ -74,12 +104,7 @@ export function pinPrograms(loaded: Pointer, directory: string, object: string):
     if (name.startsWith(DRAFT)) removeDirectory(join(directory, name));
   }
   mkdirSync(draft, { mode: 0o700 });
-  for (const name of PROGRAMS) {
-    const program = objectProgram(loaded, name);
-    if (program === null) throw new Error(`the data plane has no program ${name}`);
-    const error = programPin(program, join(draft, name));
-    if (error !== 0) throw libbpfError(`pin ${name} in ${draft}`, error);
-  }
+  for (const name of PROGRAMS) pin(name, join(draft, name));
   renameSync(draft, finished);
 }
 

@@ -3,7 +3,8 @@
 import { release } from 'node:os';
 import type { Command } from 'commander';
 import pino, { type Logger } from 'pino';
-import { CONFIG_PATH, type Config, interfaceName, readConfig } from '../daemon/config/config.js';
+import { CONFIG_PATH, type Config, readConfig } from '../daemon/config/config.js';
+import { interfacePattern } from '../daemon/config/interface-pattern.js';
 import { SystemError } from '../libc/errno.js';
 import { checkRelease } from './doctor/kernel.js';
 import { EXIT, tell, UsageError, VerbError } from './exit.js';
@@ -25,8 +26,8 @@ export function addDaemon(program: Command): void {
     .action(async (o: DaemonOptions) => {
       const config = effectiveConfig(o);
       requirePrivileges('daemon');
-      const { runDaemon } = await import('../daemon/daemon.js');
-      const exit = await runDaemon(config, openLog(config)).then(
+      const { runDaemon } = await import('../daemon/service.js');
+      const exit = await runDaemon(() => effectiveConfig(o), openLog(config)).then(
         () => EXIT.ok,
         (error: unknown) => tell(withKernelAdvice(error, release())),
       );
@@ -39,7 +40,7 @@ export function addDaemon(program: Command): void {
 export function effectiveConfig(o: DaemonOptions): Config {
   const config = readConfig(o.config ?? CONFIG_PATH, { mustExist: o.config !== undefined });
   for (const option of ['interface', 'gateway'] as const) {
-    const wrong = o[option].find((name) => !interfaceName.safeParse(name).success);
+    const wrong = o[option].find((name) => !interfacePattern.safeParse(name).success);
     if (wrong !== undefined) throw new UsageError(`--${option}: "${wrong}" is no interface name`);
   }
   return {

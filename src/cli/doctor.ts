@@ -1,7 +1,8 @@
 /* `tiflow doctor`: will it work here, and if not, what is to be done.  Changes nothing. */
 
 import type { Command } from 'commander';
-import { CONFIG_PATH, defaultConfig, RUN_DIR } from '../daemon/config/config.js';
+import { CONFIG_PATH, type Config, defaultConfig, RUN_DIR } from '../daemon/config/config.js';
+import { isPattern } from '../daemon/config/interface-pattern.js';
 import { tiflowVersion } from '../daemon/view/version.js';
 import type { StatusView } from '../daemon/view/view.js';
 import type { Check } from './doctor/check.js';
@@ -50,7 +51,7 @@ async function examine(names: string[], o: DoctorOptions): Promise<Check[]> {
   const daemon = await checkDaemon(runDir, (config ?? defaultConfig()).table);
   const routes = readRoutes();
   const interfaces =
-    names.length > 0 ? names : interfacesOf(daemon.status, config?.interfaces ?? [], routes);
+    names.length > 0 ? names : interfacesOf(daemon.status, namesOf(config), routes);
   const checks = [...(await checkKernel()), ...configChecks, ...daemon.checks];
   checks.push(...(await checkStuck(runDir, daemon.status, config ?? defaultConfig())));
   checks.push(checkSourcePorts((config ?? defaultConfig()).sourcePorts, readLocalPorts()));
@@ -60,6 +61,9 @@ async function examine(names: string[], o: DoctorOptions): Promise<Check[]> {
   }
   return checks;
 }
+
+const namesOf = (config: Config | undefined): string[] =>
+  [...(config?.interfaces ?? []), ...(config?.gateways ?? [])].filter((name) => !isPattern(name));
 
 function interfacesOf(
   status: StatusView | undefined,

@@ -9,6 +9,7 @@
 import type { Command } from 'commander';
 import { DaemonClient, DaemonNotRunning } from '../daemon/api/client.js';
 import { CONFIG_PATH, type Config, readConfig } from '../daemon/config/config.js';
+import { matchesName } from '../daemon/config/interface-pattern.js';
 import { removeRunDirectory } from '../daemon/config/run-directory.js';
 import { removeRecords } from '../daemon/vm/record.js';
 import { SystemError } from '../libc/errno.js';
@@ -69,9 +70,11 @@ async function readInstallation(
   }
 }
 
-async function detach(found: Installation, names: string[], o: DownOptions): Promise<void> {
+async function detach(found: Installation, patterns: string[], o: DownOptions): Promise<void> {
   const attached = found.attached();
-  const unknown = names.find((name) => !attached.includes(name));
+  const matched = (pattern: string) => attached.filter((name) => matchesName(pattern, name));
+  const unknown = patterns.find((pattern) => matched(pattern).length === 0);
+  const names = [...new Set(patterns.flatMap(matched))];
   if (unknown !== undefined) {
     const list = attached.join(', ') || 'no interface';
     throw new VerbError(`no boundary is attached to ${unknown} (attached: ${list})`);

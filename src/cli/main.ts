@@ -17,6 +17,7 @@ import { addMonitor } from './monitor.js';
 import { addProbe } from './probe.js';
 import { newProgram, runProgram } from './program.js';
 import { addReceive } from './receive.js';
+import { addReload } from './reload.js';
 import { addStatus } from './status.js';
 import { addUp } from './up.js';
 
@@ -31,6 +32,7 @@ function buildProgram(): Command {
   addDoctor(program);
   addProbe(program);
   addDaemon(program);
+  addReload(program);
   addMigrate(program);
   addReceive(program);
   return program;

@@ -3,6 +3,7 @@
 import type { Command } from 'commander';
 import { DaemonClient, DaemonNotRunning } from '../daemon/api/client.js';
 import { CONFIG_PATH, readConfig } from '../daemon/config/config.js';
+import { DEFAULT_ROUTE, isPattern, matchesName } from '../daemon/config/interface-pattern.js';
 import { logPath, removeRunDirectory } from '../daemon/config/run-directory.js';
 import type { StatusView } from '../daemon/view/view.js';
 import { startDaemon, waitUntilStopped } from './background.js';
@@ -18,15 +19,20 @@ interface UpOptions extends RunDirOption {
 export function addUp(program: Command): void {
   addRunDirOption(program.command('up'))
     .description('attach the boundary to interfaces; starts the daemon if none runs')
-    .argument('<interface...>', 'where packets leave the machine, such as eth0, or taps of VMs')
+    .argument(
+      '[interface...]',
+      'where packets leave the machine: eth0, "en*" (also such as come later), default (what has a ' +
+        'default route), or taps of VMs',
+    )
     .option('--gateway', 'protect the connections of the hosts behind this machine, too')
     .option('--no-gateway', 'no longer: only those of this machine')
     .option('--config <file>', `configuration of a daemon that is started (default ${CONFIG_PATH})`)
     .action(up);
 }
 
-async function up(names: string[], o: UpOptions): Promise<void> {
-  requireInterfaces(names);
+async function up(asked: string[], o: UpOptions): Promise<void> {
+  const names = asked.length > 0 ? asked : [DEFAULT_ROUTE];
+  requireInterfaces(names.filter((name) => !isPattern(name)));
   const runDir = upRunDir(o);
   const client = new DaemonClient(runDir);
   const running = await client.status().catch(absentDaemon);
@@ -69,7 +75,11 @@ async function undoStart(client: DaemonClient, runDir: string): Promise<void> {
 }
 
 function print(names: string[], attachedBefore: Set<string>, status: StatusView): void {
-  for (const name of names) {
+  for (const pattern of names.filter(isPattern)) {
+    const why = status.missing.find((each) => each.name === pattern)?.why;
+    if (why !== undefined) process.stdout.write(`${pattern}: ${why} so far\n`);
+  }
+  for (const name of namesOf(names, status)) {
     const addresses = addressesOf(status, name);
     const what = attachedBefore.has(name) ? 'attached already' : 'attached';
     const gateway = status.interfaces.some((link) => link.name === name && link.gateway);
@@ -78,6 +88,18 @@ function print(names: string[], attachedBefore: Set<string>, status: StatusView)
       `${name}: boundary ${what}${whose} (${addresses.join(', ') || 'no address'})\n`,
     );
   }
+}
+
+/* What a pattern stands for now. */
+function namesOf(patterns: string[], status: StatusView): Set<string> {
+  const attached = [...attachedOf(status)];
+  return new Set(
+    patterns.flatMap((pattern) => {
+      if (!isPattern(pattern)) return [pattern];
+      if (pattern === DEFAULT_ROUTE) return attached;
+      return attached.filter((name) => matchesName(pattern, name));
+    }),
+  );
 }
 
 /* Of a VM they are its guest's, as soon as it has said something. */

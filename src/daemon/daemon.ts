@@ -12,12 +12,13 @@ import type { Logger } from 'pino';
 import { WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { LUGGAGE_FORMAT } from '../boundary/transfer.js';
-import { after, attempt, guarded, guardRounds, onEvent, soon } from '../libc/guard.js';
+import { after, attempt, guarded, guardRounds, soon } from '../libc/guard.js';
 import { monotonicMs } from '../libc/monotonic.js';
 import { Poller } from '../libc/poller.js';
 import { RawSender } from '../libc/raw.js';
 import { interfaceIndex } from '../libc/socket.js';
 import { socketOfWire, wireOfSocket } from '../link/conntrack-look-up.js';
+import { defaultLinks } from '../link/default-route.js';
 import { DetourTable } from '../link/detour.js';
 import { type LinkChange, LinkMonitor } from '../link/monitor.js';
 import { RetainedAddresses } from '../link/retained-kernel.js';
@@ -31,10 +32,9 @@ import { resetOf } from '../sync/segments.js';
 import { type Address, address, family } from '../wire/address.js';
 import { decodePacket, encodePacket } from '../wire/packet.js';
 import { type Tuple, tupleText } from '../wire/tuple.js';
-import { type ApiServer, serveApi } from './api/api.js';
 import { statusView } from './api/status.js';
 import type { Config } from './config/config.js';
-import { claimRunDirectory, type RunDirectory } from './config/run-directory.js';
+import { matchesName } from './config/interface-pattern.js';
 import { Freezer } from './flows/freezer.js';
 import { Knocks } from './flows/knocks.js';
 import { Mobility } from './flows/mobility.js';
@@ -47,6 +47,7 @@ import { Stalls } from './flows/stalls.js';
 import { StuckFlows } from './flows/stuck.js';
 import { Upkeep } from './flows/upkeep.js';
 import { Uplinks } from './flows/uplinks.js';
+import { Attachments } from './host/attachments.js';
 import { Detours, withDetours } from './host/detours.js';
 import { FailedRounds } from './host/failed-rounds.js';
 import { lacksOf } from './host/lacks.js';
@@ -58,7 +59,7 @@ import { Routes } from './host/routes.js';
 import { configure, tapMarks } from './host/settings.js';
 import { Settling } from './host/settling.js';
 import { Translations } from './host/translations.js';
-import { Wanted } from './host/wanted.js';
+import { Wants } from './host/wants.js';
 import { WaysOut } from './host/ways-out.js';
 import {
   flowIsEmbryonic,
@@ -82,6 +83,7 @@ import {
   LACKS,
   type Lack,
   type MonitorEvent,
+  type PlanView,
   type StatusView,
   type TapControl,
   type TapsView,
@@ -102,26 +104,25 @@ const CLOCK: Clock = {
   clearTimer: (timer) => clearTimeout(timer as NodeJS.Timeout),
 };
 
-/** Runs until SIGTERM, SIGINT or the API ends it.  Throws RunDirectoryError or SystemError. */
-export async function runDaemon(config: Config, log: Logger): Promise<void> {
-  const directory = claimRunDirectory(config.runDir);
-  try {
-    const daemon = new Daemon(config, log);
-    try {
-      await daemon.run(directory);
-    } finally {
-      daemon.close();
-    }
-  } finally {
-    directory.release();
-  }
+/** Who is told of events. */
+export type Subscribers = Set<(event: MonitorEvent) => void>;
+
+export interface DaemonOptions {
+  config: Config;
+  log: Logger;
+  subscribers: Subscribers;
+  /** Ends the process soon. */
+  shutdown: () => void;
+  /** Begins anew with the configuration of now.  Throws ConfigError. */
+  reload: () => void;
 }
 
-class Daemon implements DaemonControl {
+/** Throws SystemError where it cannot begin; after that, what the world refuses is tried again. */
+export class Daemon implements DaemonControl {
   #config: Config;
   #log: Logger;
   #startedAt = monotonicMs();
-  #subscribers = new Set<(event: MonitorEvent) => void>();
+  #subscribers: Subscribers;
   #poller = new Poller();
   #netlink = new Netlink();
   #routes = new Routes((peer, way) => routeTo(this.#netlink, peer, way), monotonicMs);
@@ -150,15 +151,20 @@ class Daemon implements DaemonControl {
   #translations: Translations;
   #vmFlows: VmFlows;
   #vms: Vms;
-  #wanted: Wanted;
+  #wants: Wants;
+  #attachments: Attachments;
   #failedRounds: FailedRounds;
   #lacks: Lack[];
-  #end: () => void = () => undefined;
+  #end: DaemonOptions['shutdown'];
+  #reload: DaemonOptions['reload'];
   #endGuard: () => void;
 
-  constructor(config: Config, log: Logger) {
+  constructor({ config, log, subscribers, shutdown, reload }: DaemonOptions) {
     this.#config = config;
     this.#log = log;
+    this.#subscribers = subscribers;
+    this.#end = shutdown;
+    this.#reload = reload;
     this.#failedRounds = new FailedRounds({
       clock: CLOCK,
       warn: (message, err) => log.warn({ err }, message),
@@ -167,10 +173,6 @@ class Daemon implements DaemonControl {
     this.#endGuard = guardRounds((error) => this.#failedRounds.failed(error));
     this.#lacks = lacksOf(this.#netlink);
     for (const lack of this.#lacks) log.warn({ lack }, LACKS[lack]);
-    this.#wanted = new Wanted({
-      attach: (name, gateway) => this.#attach(name, gateway),
-      warn: (message, err) => log.warn({ err }, message),
-    });
     const emit = (event: NewEvent) => this.#emit(event);
     const boundary = Boundary.open({
       runDir: config.runDir,
@@ -271,6 +273,8 @@ class Daemon implements DaemonControl {
       mtuOf: (tap) => this.#monitor.links().find(({ index }) => index === tap)?.mtu ?? MTU_LEAST,
     });
     this.#vms = this.#newVms();
+    this.#wants = new Wants(config, boundary.everywhere());
+    this.#attachments = this.#newAttachments();
     this.#freezer = new Freezer({ boundary, agent: this.#agent });
     this.#stalls = this.#newStalls(emit);
     this.#knocks = new Knocks({
@@ -292,31 +296,19 @@ class Daemon implements DaemonControl {
     });
   }
 
-  /** Serves until it is told to end. */
-  async run(directory: RunDirectory): Promise<void> {
-    const ended = new Promise<void>((resolve) => {
-      this.#end = resolve;
-    });
-    for (const signal of ['SIGTERM', 'SIGINT'] as const) onEvent(process, signal, this.#end);
-    for (const name of this.#config.interfaces) this.#wanted.add(name, undefined);
-    for (const name of this.#config.gateways) this.#wanted.add(name, true);
+  /** Takes over what is pinned.  Throws SystemError. */
+  open(): void {
+    this.#attachments.now();
     for (const [wire, { state }] of this.#boundary.wires()) {
       if (state !== WIRE_STATE.ACTIVE) this.#boundary.deleteWire(wire);
     }
     this.#poller.add(this.#boundary.eventsFd, () => this.#readEvents());
-    const api: ApiServer = await serveApi(directory, this, this.#log);
-    try {
-      this.#begin(directory);
-      await ended;
-      this.#emit({ event: 'stopping' });
-    } finally {
-      await api.close();
-    }
   }
 
-  /* What the world refuses here is tried again; only what comes before must not fail. */
-  #begin(directory: RunDirectory): void {
-    this.#log.info({ runDir: directory.path, attached: this.#boundary.attached() }, 'ready');
+  /** Begins with what can wait until it can be asked. */
+  begin(): void {
+    const attached = this.#boundary.attached();
+    this.#log.info({ runDir: this.#config.runDir, attached }, 'ready');
     attempt(() => this.#translations.attached());
     // Before any flow is judged: behind a cable that was changed meanwhile there may be another network.
     attempt(() => this.#care.catchUp());
@@ -331,6 +323,7 @@ class Daemon implements DaemonControl {
       ...[
         this.#failedRounds,
         this.#putBack,
+        this.#attachments,
         this.#settling,
         this.#stalls,
         this.#stuck,
@@ -349,7 +342,7 @@ class Daemon implements DaemonControl {
   status(): StatusView {
     return statusView({
       ...{ boundary: this.#boundary, monitor: this.#monitor, agent: this.#agent },
-      ...{ startedAtMs: this.#startedAt, lacks: this.#lacks, missing: this.#wanted.missing() },
+      ...{ startedAtMs: this.#startedAt, lacks: this.#lacks, missing: this.#attachments.missing() },
       ...{ taps: this.taps().taps, legacy: this.#legacy(), moves: this.#mobility.moves },
       retained: this.#retention.addresses(),
       failed_rounds: this.#failedRounds.view(),
@@ -388,13 +381,19 @@ class Daemon implements DaemonControl {
     return this.#vms.get(name);
   }
 
+  plan(): PlanView {
+    return this.#attachments.view();
+  }
+
   attachTap(name: string, mac?: string): void {
     this.#vms.attach(name, mac);
-    this.#emit({ event: 'attached', interface: name });
+    this.#attachments.ask(name, 'tap');
   }
 
   async detachTap(name: string): Promise<void> {
     await this.#vms.detach(name);
+    // A tap that is gone is wanted no more as it is.
+    if (interfaceIndex(name) !== undefined) this.#attachments.refuse(name);
     this.#emit({ event: 'detached', interface: name });
   }
 
@@ -403,42 +402,24 @@ class Daemon implements DaemonControl {
     return () => this.#subscribers.delete(onEvent);
   }
 
-  attach(name: string, gateway?: boolean): void {
-    this.#attach(name, gateway);
-    if (!this.#vms.has(name)) this.#wanted.attached(name, gateway);
+  attach(pattern: string, gateway?: boolean): void {
+    const isGateway = gateway ?? this.#boundary.attached('gateway').includes(pattern);
+    const isTap = gateway !== true && this.#vms.has(pattern);
+    this.#attachments.ask(pattern, isTap ? 'tap' : isGateway ? 'gateway' : 'host');
   }
 
-  #attach(name: string, gateway?: boolean): void {
-    const isTap = this.#monitor.links().some((link) => link.name === name && link.vmTap);
-    if ((isTap && gateway !== true) || this.#vms.has(name)) {
-      this.attachTap(name);
-      return;
-    }
-    const isGateway = gateway ?? this.#boundary.attached('gateway').includes(name);
-    this.#boundary.attach(name, isGateway ? 'gateway' : 'host');
-    this.#waysOut.changed();
-    this.#emit({ event: 'attached', interface: name });
-    this.#translations.attached();
-    this.#care.attached();
-    this.#mobility.reconcile();
-  }
-
-  async detach(name?: string): Promise<void> {
-    const taps = this.#vms.all().map((vm) => vm.name);
-    for (const tap of name === undefined ? taps : taps.filter((each) => each === name)) {
-      await this.detachTap(tap);
-      if (tap === name) return;
-    }
-    this.#wanted.forget(name);
-    for (const each of name === undefined ? this.#boundary.attached() : [name]) {
-      this.#boundary.detach(each);
-      this.#waysOut.changed();
-      this.#emit({ event: 'detached', interface: each });
-    }
+  async detach(pattern: string): Promise<void> {
+    const taps = this.#vms.all().filter(({ name }) => matchesName(pattern, name));
+    for (const { name } of taps) await this.detachTap(name);
+    if (!taps.some(({ name }) => name === pattern)) this.#attachments.refuse(pattern);
   }
 
   shutdown(): void {
     soon(this.#end);
+  }
+
+  reload(): void {
+    this.#reload();
   }
 
   #newAgent(): SyncAgent {
@@ -471,6 +452,37 @@ class Daemon implements DaemonControl {
         this.#placementOf(kernel).reset(kernel, reason);
       },
     });
+  }
+
+  #newAttachments(): Attachments {
+    const { runDir } = this.#config;
+    const boundary = this.#boundary;
+    return new Attachments({
+      boundary: {
+        attach: (name, placement) => boundary.attach(name, placement),
+        detach: (name) => boundary.detach(name),
+        look: (index) => boundary.look(index),
+        everywhere: () => boundary.everywhere(),
+        isPinned: () => boundary.isPinned(runDir),
+        pinAgain: () => boundary.pinAgain(runDir),
+      },
+      ...{ monitor: this.#monitor, wants: this.#wants, clock: CLOCK },
+      defaultLinks: () => defaultLinks(this.#netlink),
+      attachTap: (name) => this.#vms.attach(name),
+      detachTap: (name) => this.#vms.leave(name),
+      done: (event, name) => this.#attached(event, name),
+      warn: (message, err) => this.#log.warn({ err }, message),
+    });
+  }
+
+  /* Whatever depends on where boundaries are looks again. */
+  #attached(event: 'attached' | 'detached', name: string): void {
+    this.#waysOut.changed();
+    this.#emit({ event, interface: name });
+    if (event === 'detached') return;
+    attempt(() => this.#translations.attached());
+    attempt(() => this.#care.attached());
+    this.#mobility.reconcileSoon();
   }
 
   #newVms(): Vms {
@@ -510,18 +522,17 @@ class Daemon implements DaemonControl {
   /* Each of those who are told is a round of its own: one must not keep the news from the others. */
   #linkChanged(change: LinkChange): void {
     this.#waysOut.changed();
-    if (change.type === 'link-removed') {
-      this.#wanted.vanished(change.interface);
-      attempt(() => this.#vms.linksChanged());
-      return;
-    }
-    if (change.type === 'link-added') {
-      attempt(() => this.#wanted.appeared(change.interface));
-      return;
-    }
-    if (change.type === 'ours-removed') {
-      this.#putBack.removed();
-      return;
+    attempt(() => this.#attachments.changed(change));
+    switch (change.type) {
+      case 'hook-changed':
+      case 'link-added':
+        return;
+      case 'link-removed':
+        attempt(() => this.#vms.linksChanged());
+        return;
+      case 'ours-removed':
+        this.#putBack.removed();
+        return;
     }
     if (change.type === 'route-changed') attempt(() => this.#retention.routesChanged());
     else this.#emit(ofLinkChange(change));
@@ -539,7 +550,6 @@ class Daemon implements DaemonControl {
 
   /* All that a failed round may have left undone, and that can be done again. */
   #retry(): void {
-    attempt(() => this.#wanted.retry());
     attempt(() => this.#retention.routesChanged());
     attempt(() => this.#mobility.reconcile());
     attempt(() => this.#orphans.update());

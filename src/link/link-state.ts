@@ -25,13 +25,15 @@ import {
 
 export type LinkChange =
   | { type: 'carrier'; interface: string; up: boolean }
-  /** A new one, or one under a new name; what is on it is told after that. */
-  | { type: 'link-added'; interface: string }
+  /** A new one, or one under a new name or as another's port; what is on it is told after that. */
+  | { type: 'link-added'; interface: string; index: number }
   /** It is there no more, whether it was connected or not. */
-  | { type: 'link-removed'; interface: string }
+  | { type: 'link-removed'; interface: string; index: number }
   /** Usable from now on: an IPv6 address only after duplicate address detection. */
   | { type: 'address-added'; interface: string; address: Address; prefixLength: number }
   | { type: 'address-removed'; interface: string; address: Address }
+  /** A qdisc or a filter has come or gone. */
+  | { type: 'hook-changed'; index: number }
   /** One or more routes; whoever cares looks them up.  `local`: of those to this machine, too. */
   | { type: 'route-changed'; local?: true }
   /** Rules, routes or addresses that bear our mark, by whomever; whoever cares looks. */
@@ -95,6 +97,11 @@ export class LinkState {
       case RTM.DELRULE:
         this.#noteRule(m.type, decodeRule(m));
         return [];
+      case RTM.NEWQDISC:
+      case RTM.DELQDISC:
+      case RTM.NEWTFILTER:
+      case RTM.DELTFILTER:
+        return hookChange(m);
       default:
         return [];
     }
@@ -138,8 +145,10 @@ export class LinkState {
     if (link === undefined) return [];
     const before = this.#links.get(link.index);
     this.#links.set(link.index, link);
-    const added: LinkChange[] =
-      before?.name === link.name ? [] : [{ type: 'link-added', interface: link.name }];
+    const isSame = before?.name === link.name && before.master === link.master;
+    const added: LinkChange[] = isSame
+      ? []
+      : [{ type: 'link-added', interface: link.name, index: link.index }];
     const had = before?.carrier ?? false;
     if (had !== link.carrier) {
       return [...added, { type: 'carrier', interface: link.name, up: link.carrier }];
@@ -155,7 +164,8 @@ export class LinkState {
     const before = link && this.#links.get(link.index);
     if (before === undefined) return [];
     this.#links.delete(before.index);
-    const removed = { type: 'link-removed', interface: before.name } as const;
+    const { name, index } = before;
+    const removed = { type: 'link-removed', interface: name, index } as const;
     if (!before.carrier) return [removed];
     return [{ type: 'carrier', interface: before.name, up: false }, removed];
   }
@@ -191,6 +201,13 @@ export class LinkState {
   #name(index: number): string {
     return this.#links.get(index)?.name ?? `#${index}`;
   }
+}
+
+/* struct tcmsg: the index behind a family and padding. */
+function hookChange({ payload }: NetlinkMessage): LinkChange[] {
+  if (payload.length < 8) return [];
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  return [{ type: 'hook-changed', index: view.getInt32(4, true) }];
 }
 
 const addressKey = (a: AddressRecord): string => `${a.index} ${a.address}/${a.prefixLength}`;

@@ -22,6 +22,7 @@ export type { LinkChange } from './link-state.js';
 
 const GROUPS =
   GROUP.LINK |
+  GROUP.TRAFFIC_CONTROL |
   (GROUP.IPV4_ADDRESS | GROUP.IPV4_ROUTE | GROUP.IPV4_RULE) |
   (GROUP.IPV6_ADDRESS | GROUP.IPV6_ROUTE | GROUP.IPV6_RULE);
 
@@ -63,7 +64,8 @@ export class LinkMonitor {
 
   /**
    * All links.  `up`: switched on; `carrier`: on and connected, and how often that came or went;
-   * `mtu` in bytes; `vmTap`: a tap that is a port of a bridge.
+   * `mtu` in bytes; `vmTap`: a tap that is a port of a bridge; `master`: of what it is
+   * a port.
    */
   links(): {
     name: string;
@@ -75,6 +77,7 @@ export class LinkMonitor {
     ethernet: boolean;
     mac: Uint8Array;
     vmTap: boolean;
+    master: number | undefined;
   }[] {
     return this.#state.links();
   }

@@ -32,11 +32,16 @@ export const RTM = {
   DELRULE: 33,
   GETRULE: 34,
   NEWPREFIX: 52,
+  NEWQDISC: 36,
+  DELQDISC: 37,
+  NEWTFILTER: 44,
+  DELTFILTER: 45,
 } as const;
 
 /** RTMGRP_…: notifications to subscribe to. */
 export const GROUP = {
   LINK: 1 << 0,
+  TRAFFIC_CONTROL: 1 << 3,
   IPV4_ADDRESS: 1 << 4,
   IPV4_ROUTE: 1 << 6,
   IPV4_RULE: 1 << 7,
@@ -87,6 +92,8 @@ export interface LinkRecord {
   mac: Uint8Array;
   /** The cable of a VM: a tap that is a port of a bridge. */
   vmTap: boolean;
+  /** The bridge, bond, ... whose port it is. */
+  master: number | undefined;
 }
 
 export interface AddressRecord {
@@ -117,6 +124,8 @@ export interface RouteRecord {
   destination: Address | undefined;
   prefixLength: number;
   index: number | undefined;
+  /** The links of a route with several next hops. */
+  hops: number[];
   gateway: Address | undefined;
   source: Address | undefined;
   metric: number | undefined;
@@ -190,6 +199,7 @@ export function decodeLink(m: NetlinkMessage): LinkRecord | undefined {
     ethernet: header.getUint16(2, true) === ARPHRD_ETHER,
     mac: attributes.get(1)?.slice() ?? new Uint8Array(),
     vmTap: attributes.has(10) && linkKind(attributes.get(18)) === 'tun',
+    master: attributeNumber(attributes.get(10)),
   };
 }
 
@@ -248,12 +258,25 @@ export function decodeRoute(m: NetlinkMessage): RouteRecord | undefined {
     destination: ipAddress(attributes.get(1)),
     prefixLength: header.getUint8(1),
     index: attributeNumber(attributes.get(4)),
+    hops: nextHops(attributes.get(9)),
     // RTA_VIA: an IPv6 gateway of an IPv4 route, behind its 2-byte family.
     gateway: ipAddress(attributes.get(5)) ?? ipAddress(attributes.get(18)?.subarray(2)),
     source: ipAddress(attributes.get(7)),
     metric: attributeNumber(attributes.get(6)),
     expiresMs: ticks === undefined || ticks === 0 ? undefined : (ticks | 0) * TICK_MS,
   };
+}
+
+/* RTA_MULTIPATH: struct rtnexthop, each with attributes behind it. */
+function nextHops(bytes: Uint8Array | undefined): number[] {
+  const found: number[] = [];
+  if (bytes === undefined) return found;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at + 8 <= bytes.length; ) {
+    found.push(view.getInt32(at + 4, true));
+    at += Math.max(8, (view.getUint16(at, true) + 3) & ~3);
+  }
+  return found;
 }
 
 export function decodeRule(m: NetlinkMessage): RuleRecord | undefined {

@@ -32,7 +32,7 @@ describe('2: usage or configuration', () => {
     ['no verb', [], /Usage: tiflow/],
     ['an unknown verb', ['stauts'], /unknown command 'stauts'[\s\S]*status/],
     ['an unknown option', ['status', '--jsn'], /unknown option '--jsn'[\s\S]*--json/],
-    ['a missing argument', ['up'], /missing required argument 'interface'/],
+    ['a missing argument', ['probe'], /missing required argument/],
     ['an unknown interface', ['up', 'nosuch0'], /^tiflow: no interface "nosuch0"/],
     ['a bad interface name', ['daemon', '--interface', 'a/b'], /"a\/b" is no interface name/],
     [

@@ -45,7 +45,7 @@ export async function fakeDaemon(
   const runDir = temporaryDirectory(t);
   const directory = claimRunDirectory(runDir);
   const control = new FakeControl();
-  const server = await serveApi(directory, control, pino({ level: 'silent' }));
+  const server = await serveApi(directory, () => control, pino({ level: 'silent' }));
   let stopping: Promise<void> | undefined;
   const stop = () => {
     stopping ??= server.close().then(() => directory.release());

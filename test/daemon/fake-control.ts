@@ -7,6 +7,7 @@ import type {
   FlowView,
   FreezeView,
   MonitorEvent,
+  PlanView,
   StatusView,
   TapControl,
   TapsView,
@@ -102,6 +103,7 @@ export class FakeControl implements DaemonControl {
   readonly listeners = new Set<(event: MonitorEvent) => void>();
   view: StatusView = STATUS;
   list: FlowView[] = FLOWS;
+  steps: PlanView['steps'] = [];
   /** Thrown by the next change. */
   failure: unknown;
   onShutdown: () => void = () => undefined;
@@ -119,13 +121,21 @@ export class FakeControl implements DaemonControl {
     return () => this.listeners.delete(onEvent);
   }
 
+  plan(): PlanView {
+    return { version: 1, steps: this.steps };
+  }
+
+  reload(): void {
+    this.#change('reload');
+  }
+
   attach(name: string, gateway?: boolean): void {
     const as = gateway === undefined ? '' : gateway ? ' as gateway' : ' as host';
     this.#change(`attach ${name}${as}`);
   }
 
-  async detach(name?: string): Promise<void> {
-    this.#change(`detach ${name ?? 'all'}`);
+  async detach(name: string): Promise<void> {
+    this.#change(`detach ${name}`);
   }
 
   async freeze(forMs: number, tap?: string): Promise<FreezeView> {

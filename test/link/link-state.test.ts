@@ -145,8 +145,8 @@ function believed(changes: LinkChange[]): Set<string> {
 const sorted = <T extends { address: string }>(list: T[]) =>
   list.toSorted((a, b) => a.address.localeCompare(b.address));
 
-const linkAdded = { type: 'link-added', interface: 'eth0' };
-const removed = { type: 'link-removed', interface: 'eth0' };
+const linkAdded = { type: 'link-added', interface: 'eth0', index: 2 };
+const removed = { type: 'link-removed', interface: 'eth0', index: 2 };
 const carrier = (up: boolean) => ({ type: 'carrier', interface: 'eth0', up });
 
 const added = (address: string, prefixLength: number) => ({

@@ -285,7 +285,7 @@ export class Machine extends Computer {
   #seenLinks() {
     return [...this.#seen].map(([name, { carrier }], index) => ({
       ...{ name, index, up: true, carrier, carrierChanges: 0, mtu: MTU },
-      ...{ ethernet: true, mac: new Uint8Array(6), vmTap: false },
+      ...{ ethernet: true, mac: new Uint8Array(6), vmTap: false, master: undefined },
     }));
   }
 

@@ -4,7 +4,7 @@ import { existsSync, statSync } from 'node:fs';
 import { DaemonClient, DaemonNotRunning } from '../../daemon/api/client.js';
 import { type Config, ConfigError, readConfig } from '../../daemon/config/config.js';
 import { tiflowVersion } from '../../daemon/view/version.js';
-import { LACKS, type StatusView } from '../../daemon/view/view.js';
+import { LACKS, type PlanView, type StatusView } from '../../daemon/view/view.js';
 import { type Check, fail, ok, warn } from './check.js';
 
 /** Is one running, of this version, and does it have what it needs? */
@@ -13,8 +13,13 @@ export async function checkDaemon(
   table: number,
 ): Promise<{ checks: Check[]; status: StatusView | undefined }> {
   try {
-    const status = await new DaemonClient(runDir).status();
-    const checks = [...describeDaemon(status, tiflowVersion()), ...(await checkLoaded(runDir))];
+    const client = new DaemonClient(runDir);
+    const status = await client.status();
+    const checks = [
+      ...describeDaemon(status, tiflowVersion()),
+      ...describePlan(await client.plan()),
+      ...(await checkLoaded(runDir)),
+    ];
     return { checks, status };
   } catch (error) {
     if (!(error instanceof Error)) throw error;
@@ -102,6 +107,20 @@ export function describeDaemon(status: StatusView, own: string): Check[] {
     ...status.lacks.map((lack) => warn('daemon.lacks', LACKS[lack], 'nothing, if that will do')),
     ...describeFailedRounds(status.failed_rounds),
   ];
+}
+
+/** What the daemon would do now: nothing, unless it was refused or is about to do it. */
+export function describePlan({ steps }: PlanView): Check[] {
+  if (steps.length === 0) return [ok('daemon.plan', 'nothing to do: all is as it is wanted')];
+  return steps.map(({ do: what, because, refused, again_in_ms }) =>
+    refused === null
+      ? warn('daemon.plan', `to do: ${what} (${because})`, 'nothing: it is done within a second')
+      : fail(
+          'daemon.plan',
+          `to do: ${what} (${because}); refused: ${refused}`,
+          `mend that; it is tried again in ${Math.ceil(again_in_ms / 1000)} s`,
+        ),
+  );
 }
 
 function describeFailedRounds({ count, last }: StatusView['failed_rounds']): Check[] {

@@ -5,7 +5,8 @@ import { z } from 'zod';
 import { type GuestState, parseGuestState } from '../../guest/identity.js';
 import { PlaceError } from '../../guest/request.js';
 import { address } from '../../wire/address.js';
-import { interfaceName } from '../config/config.js';
+import { ConfigError } from '../config/config.js';
+import { interfaceName, interfacePattern } from '../config/interface-pattern.js';
 import { RequestError } from '../view/request-error.js';
 import {
   type DaemonControl,
@@ -54,6 +55,10 @@ function routesOf(
       return { GET: (_, response) => sendJson(response, 200, control.flows()) };
     case '/v1/monitor':
       return { GET: (_, response) => streams.open(response) };
+    case '/v1/plan':
+      return { GET: (_, response) => sendJson(response, 200, control.plan()) };
+    case '/v1/reload':
+      return { POST: (_, response) => done(response, () => reload(control)) };
     case '/v1/shutdown':
       return { POST: (_, response) => done(response, () => control.shutdown()) };
     case '/v1/freeze':
@@ -69,7 +74,7 @@ function routesOf(
           const { name, gateway } = await readBody(request, SHAPES.interface);
           await done(response, () => control.attach(name, gateway));
         },
-        DELETE: (_, response) => done(response, () => control.detach()),
+        DELETE: (_, response) => done(response, () => control.detach('*')),
       };
     case '/v1/taps':
       return {
@@ -89,11 +94,20 @@ function interfaceRoutes(control: DaemonControl, path: string): Record<string, A
   if (encoded === undefined) return undefined;
   return {
     DELETE: (_, response) => {
-      const name = interfaceName.safeParse(decodePathPart(encoded));
+      const name = interfacePattern.safeParse(decodePathPart(encoded));
       if (!name.success) throw new RequestError(400, 'bad-name', 'not an interface name');
       return done(response, () => control.detach(name.data));
     },
   };
+}
+
+function reload(control: DaemonControl): void {
+  try {
+    control.reload();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    throw new RequestError(400, 'bad-config', error.message);
+  }
 }
 
 function decodePathPart(text: string): string {
@@ -189,7 +203,7 @@ const macText = z.string().regex(/^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i);
 
 const SHAPES = {
   interface: shape({
-    schema: z.strictObject({ name: interfaceName, gateway: z.boolean().optional() }),
+    schema: z.strictObject({ name: interfacePattern, gateway: z.boolean().optional() }),
     like: '{"name":"eth0"}',
     with: 'an interface name, and "gateway" true or false if that is to change',
   }),

@@ -3,7 +3,8 @@
  *   GET    /v1/status            StatusView
  *   GET    /v1/flows             FlowsView
  *   GET    /v1/monitor           MonitorEvent, one a line, until either side closes
- *   POST   /v1/interfaces        {"name":"eth0"}: attach; "gateway":true: for the hosts behind, too
+ *   GET    /v1/plan              PlanView: what there is to do about what is ours on the machine
+ *   POST   /v1/interfaces        {"name":"eth0"}, a pattern or "default": attach; "gateway":true: for the hosts behind, too
  *   DELETE /v1/interfaces/NAME   detach
  *   DELETE /v1/interfaces        detach from all
  *   GET    /v1/taps              TapsView: the VMs of this hypervisor
@@ -12,6 +13,7 @@
  *   GET    /v1/taps/NAME/guest   GuestState: all that is known of the guest
  *   POST   /v1/taps/NAME/…       place, export, import, synchronize, announce: a migration's steps
  *   POST   /v1/freeze            {"for_ms":30000,"tap":"vnet0"}, tap may be left out: FreezeView
+ *   POST   /v1/reload            read the configuration again
  *   POST   /v1/shutdown          end the daemon; flows go on
  *
  * Every error is an ErrorView.  Everything that a client can make grow is bounded here.
@@ -38,17 +40,20 @@ export interface ApiServer {
   close(): Promise<void>;
 }
 
-/** Listens on the socket of `directory`; resolves once clients can connect. */
+/**
+ * Listens on the socket of `directory`; resolves once clients can connect.  `current`: who answers a
+ * request that comes now.
+ */
 export async function serveApi(
   directory: RunDirectory,
-  control: DaemonControl,
+  current: () => DaemonControl,
   log: Logger,
 ): Promise<ApiServer> {
-  const streams = new MonitorStreams(control);
+  const streams = new MonitorStreams((onEvent) => current().subscribe(onEvent));
   const server = createServer({ headersTimeout: 5_000, requestTimeout: 10_000 });
   server.maxConnections = CONNECTIONS_MAX;
   onEvent(server, 'request', (request: IncomingMessage, response: ServerResponse) => {
-    respond(control, streams, request, response).catch((error: unknown) => {
+    respond(current(), streams, request, response).catch((error: unknown) => {
       refuse(response, error, log);
     });
   });

@@ -14,6 +14,7 @@ import type {
   GuestPlaceView,
   ImportView,
   MonitorEvent,
+  PlanView,
   StatusView,
   SynchronizeView,
   TapsView,
@@ -74,6 +75,15 @@ export class DaemonClient {
   async detach(name?: string): Promise<void> {
     const which = name === undefined ? '' : `/${encodeURIComponent(name)}`;
     await this.#ask('DELETE', `/v1/interfaces${which}`);
+  }
+
+  async plan(): Promise<PlanView> {
+    return (await this.#ask('GET', '/v1/plan')) as PlanView;
+  }
+
+  /** Has the daemon read its configuration again. */
+  async reload(): Promise<void> {
+    await this.#ask('POST', '/v1/reload');
   }
 
   /** Before a planned move of this machine or, with a tap, of that VM. */

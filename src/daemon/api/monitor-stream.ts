@@ -14,11 +14,11 @@ const UNSENT_BYTES_MAX = 4 * 1024 * 1024;
 const STREAMS_MAX = 16;
 
 export class MonitorStreams {
-  readonly #source: Pick<DaemonControl, 'subscribe'>;
+  readonly #subscribe: DaemonControl['subscribe'];
   readonly #open = new Set<ServerResponse>();
 
-  constructor(source: Pick<DaemonControl, 'subscribe'>) {
-    this.#source = source;
+  constructor(subscribe: DaemonControl['subscribe']) {
+    this.#subscribe = subscribe;
   }
 
   /** Streams events into `response` until its reader goes.  Throws RequestError when too many. */
@@ -27,7 +27,7 @@ export class MonitorStreams {
       throw new RequestError(503, 'too-many', `${STREAMS_MAX} monitors are running already`);
     }
     this.#open.add(response);
-    const unsubscribe = this.#source.subscribe(boundedWriter(response));
+    const unsubscribe = this.#subscribe(boundedWriter(response));
     onEvent(response, 'close', () => {
       unsubscribe();
       this.#open.delete(response);

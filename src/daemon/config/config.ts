@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { parse, TomlError } from 'smol-toml';
 import { z } from 'zod';
 import { parseDurationMs } from './duration.js';
+import { interfacePattern } from './interface-pattern.js';
 import { loadPsk, type Psk, pskShape } from './psk.js';
 import { didYouMean } from './suggestion.js';
 import { contains, lineOf } from './toml-position.js';
@@ -32,10 +33,12 @@ export interface PortRange {
 }
 
 export interface Config {
-  /** Attached when the daemon starts; `tiflow up` adds more. */
+  /** Names, patterns or "default": attached when they are there; `tiflow up` adds more. */
   interfaces: string[];
   /** The same, for the hosts behind this machine, too. */
   gateways: string[];
+  /** The same of taps of VMs: those that are ports of a bridge. */
+  taps: string[];
   runDir: string;
   /** What must outlive a reboot: journals of migrations. */
   stateDir: string;
@@ -71,23 +74,18 @@ export class ConfigError extends Error {
   override readonly name = 'ConfigError';
 }
 
-/** Linux: up to 15 bytes, neither "/" nor white space, not "." or "..". */
-export const interfaceName = z
-  .string('must be a string')
-  .regex(
-    /^(?!\.{1,2}$)[^/\s:]{1,15}$/,
-    'is no interface name (1 to 15 characters, no "/", ":" or space)',
-  );
-
 const absolutePath = z.string('must be a string').regex(/^\/[^\0]*$/, 'must be an absolute path');
 
 const shellCommand = z.string('must be a string').min(1, 'must not be empty').optional();
 
+const patterns = z.array(interfacePattern, 'must be an array of strings').default([]);
+
 const VM_SHAPE = z.strictObject({ moved: shellCommand }, 'must be a table');
 
 const FILE_SHAPE = z.strictObject({
-  interfaces: z.array(interfaceName, 'must be an array of strings').default([]),
-  gateways: z.array(interfaceName, 'must be an array of strings').default([]),
+  interfaces: patterns,
+  gateways: patterns,
+  taps: patterns,
   run_dir: absolutePath.default(RUN_DIR),
   state_dir: absolutePath.default(STATE_DIR),
   give_up: duration('1s', '24h').default(60_000),
@@ -153,6 +151,7 @@ export function parseConfig(text: string, path: string): Config {
   return {
     interfaces: [...new Set(data.interfaces)],
     gateways: [...new Set(data.gateways)],
+    taps: [...new Set(data.taps)],
     runDir: data.run_dir,
     stateDir: data.state_dir,
     giveUpMs: data.give_up,

@@ -45,6 +45,8 @@ export const logPath = (runDir: string): string => join(runDir, 'tiflow.log');
 /** What is known of links and of uplinks outlives a daemon. */
 export const linkMemoryPath = (runDir: string): string => join(runDir, 'links.json');
 export const uplinksPath = (runDir: string): string => join(runDir, 'uplinks.json');
+/** What was asked for by `tiflow up` and `down`. */
+export const wantsPath = (runDir: string): string => join(runDir, 'wants.json');
 const lockPath = (runDir: string): string => join(runDir, 'tiflow.lock');
 
 /** Creates the directory (0700) if needed, locks it, removes a dead daemon's socket.
@@ -73,7 +75,7 @@ export function claimRunDirectory(path: string): RunDirectory {
  * directory that nobody holds; other people's files stay, whatever directory it was.
  */
 export function removeRunDirectory(runDir: string): void {
-  for (const path of [socketPath, lockPath, logPath, linkMemoryPath, uplinksPath]) {
+  for (const path of [socketPath, lockPath, logPath, linkMemoryPath, uplinksPath, wantsPath]) {
     rmSync(path(runDir), { force: true });
   }
   try {

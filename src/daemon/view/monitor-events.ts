@@ -18,7 +18,10 @@ export const stamp = (event: NewEvent): MonitorEvent => ({
 });
 
 export function ofLinkChange(
-  change: Exclude<LinkChange, { type: 'link-added' | 'link-removed' | 'ours-removed' }>,
+  change: Exclude<
+    LinkChange,
+    { type: 'link-added' | 'link-removed' | 'hook-changed' | 'ours-removed' }
+  >,
 ): NewEvent {
   switch (change.type) {
     case 'carrier':

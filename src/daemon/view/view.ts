@@ -96,6 +96,18 @@ export interface MissingView {
   why: string;
 }
 
+/** What the daemon would do now about what it has on this machine: nothing, if all is well. */
+export interface PlanView {
+  version: 1;
+  steps: Array<{
+    do: string;
+    because: string;
+    /** What refused it when it was tried last, and in how long it is tried again, ms. */
+    refused: string | null;
+    again_in_ms: number;
+  }>;
+}
+
 /** Rounds that the world has cut short (a firewall, a full disk); they are tried again. */
 export interface FailedRoundsView {
   count: number;
@@ -250,10 +262,17 @@ export interface DaemonControl {
   flows(): FlowsView;
   /** Calls `onEvent` for each event from now on; the result ends that. */
   subscribe(onEvent: (event: MonitorEvent) => void): () => void;
-  /** `gateway`: for the hosts behind this machine, too; undefined: as it is there already. */
-  attach(name: string, gateway?: boolean): void;
-  /** Without a name: from every interface. */
-  detach(name?: string): Promise<void>;
+  /** What there is to do about what is ours on this machine. */
+  plan(): PlanView;
+  /** Reads the configuration again.  Throws ConfigError; then all is as it was. */
+  reload(): void;
+  /**
+   * A name, a pattern or "default".  `gateway`: for the hosts behind this machine, too; undefined: as it
+   * is there already.
+   */
+  attach(pattern: string, gateway?: boolean): void;
+  /** A name or a pattern. */
+  detach(pattern: string): Promise<void>;
   /** Before a planned move of this machine or, with a tap, of that VM. */
   freeze(forMs: number, tap?: string): Promise<FreezeView>;
   taps(): TapsView;

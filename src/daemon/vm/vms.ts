@@ -93,6 +93,15 @@ export class Vms {
     if (interfaceIndex(name) === vm.tap) this.#o.boundary.detach(name, 'tap');
   }
 
+  /** Takes leave of a VM whose tap nobody wants any more; no-op if there is none, or it is going. */
+  leave(name: string): void {
+    const vm = this.#byName.get(name);
+    if (vm === undefined || vm.closing) return;
+    void this.detach(name).catch((error: unknown) => {
+      if (!(error instanceof RequestError)) throw error;
+    });
+  }
+
   /** Of the VM behind this tap; undefined: our own, or gone. */
   of(tuple: Tuple): Vm | undefined {
     return tuple.tap === undefined ? undefined : this.#byTap.get(tuple.tap);

@@ -32,6 +32,7 @@ describe('values', () => {
     assert.deepEqual(config, {
       interfaces: [],
       gateways: [],
+      taps: [],
       runDir: '/run/tiflow',
       stateDir: '/var/lib/tiflow',
       giveUpMs: 60_000,
@@ -55,6 +56,7 @@ describe('values', () => {
     const text = `
       interfaces = ["eth0", "eth1", "eth0"]
       gateways = ["up0", "up0"]
+      taps = ["vnet*"]
       run_dir = "/run/other"
       state_dir = "/var/other"
       give_up = "1.5m"
@@ -78,6 +80,7 @@ describe('values', () => {
     assert.deepEqual(config, {
       interfaces: ['eth0', 'eth1'],
       gateways: ['up0'],
+      taps: ['vnet*'],
       runDir: '/run/other',
       stateDir: '/var/other',
       giveUpMs: 90_000,
@@ -184,7 +187,7 @@ const MISTAKES: [string, string, string[]][] = [
     'interfaces = [\n  "eth0",\n  "a/b",\n]',
     [
       'tiflow.toml:1: interfaces.1: is no interface name ' +
-        '(1 to 15 characters, no "/", ":" or space)',
+        'or pattern (up to 31 characters, no "/", ":" or space; * and ? match)',
     ],
   ],
   [
