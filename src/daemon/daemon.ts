@@ -299,6 +299,7 @@ export class Daemon implements DaemonControl {
   /** Takes over what is pinned.  Throws SystemError. */
   open(): void {
     this.#attachments.now();
+    attempt(() => this.#wants.save());
     for (const [wire, { state }] of this.#boundary.wires()) {
       if (state !== WIRE_STATE.ACTIVE) this.#boundary.deleteWire(wire);
     }

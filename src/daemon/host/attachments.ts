@@ -131,8 +131,10 @@ export class Attachments {
     return [...missing, ...refused];
   }
 
-  /** The plan of this moment. */
+  /** Looks at all of it; the plan of this moment, which is carried out next. */
   view(): PlanView {
+    this.#look();
+    this.#reconciler.soon();
     return this.#reconciler.view();
   }
 

@@ -75,7 +75,7 @@ export class Reconciler<S extends Step> {
     this.#tryAgain();
   }
 
-  /** The plan of this moment, and what was refused of it. */
+  /** The plan of what was seen last, and what was refused of it. */
   view(): PlanView {
     const nowMs = this.#o.clock.now();
     return {

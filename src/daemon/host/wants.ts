@@ -63,9 +63,14 @@ export class Wants {
     if (others.length < this.#requests.length) this.#note(others);
   }
 
+  /** Writes down that this is all.  Throws what the file system says. */
+  save(): void {
+    writeState(this.#path, this.#requests);
+  }
+
   #note(requests: Want[]): void {
     this.#requests = requests;
-    writeState(this.#path, requests);
+    this.save();
   }
 
   #adopt({ interface: pattern, placement }: Found): Want[] {
