@@ -5,7 +5,8 @@
  *   timer, 30 s: look at all of it ──┘  ▲        `──► refused: said once, counted,
  *                                       `── after 1 s, 2 s, ... 60 s, or when its subject has changed
  *
- * A step that is refused keeps no other from being taken.
+ * A step that is refused keeps no other from being taken.  One that somebody undoes again and again is
+ * taken later and later: who fights with us must not find us at it all the time.
  */
 
 import { SystemError } from '../../libc/errno.js';
@@ -16,6 +17,7 @@ import type { PlanView } from '../view/view.js';
 const BURST_MS = 2;
 const LOOK_MS = 30_000;
 const RETRY_MS = { least: 1_000, most: 60_000 };
+const REDO_MS = { least: 2, most: 30_000 };
 
 /** A step as data: what it is called, what it is about, why. */
 export interface Step {
@@ -36,18 +38,23 @@ export interface ReconcilerOptions<S extends Step> {
   clock: Clock;
 }
 
-interface Refusal {
-  error: SystemError;
-  tries: number;
+interface Tried {
+  /** What refused it; undefined: nothing, it was done. */
+  error: SystemError | undefined;
+  times: number;
+  at: number;
   againAt: number;
 }
+
+/* What was done and has stood for so long is done at once if it is undone. */
+const CALM_MS = 60_000;
 
 /* These concern the process, not the machine: it cannot go on. */
 const FATAL = ['EPERM', 'EACCES'];
 
 export class Reconciler<S extends Step> {
   readonly #o: ReconcilerOptions<S>;
-  readonly #refusals = new Map<string, Refusal>();
+  readonly #tried = new Map<string, Tried>();
   #soon: unknown;
   #again: unknown;
   #timer: unknown;
@@ -70,9 +77,11 @@ export class Reconciler<S extends Step> {
     this.#soon = undefined;
     const steps = this.#o.plan();
     const keys = new Set(steps.map(keyOf));
-    for (const key of this.#refusals.keys()) if (!keys.has(key)) this.#refusals.delete(key);
-    for (const step of steps) this.#take(step);
-    this.#tryAgain();
+    for (const [key, { error, at }] of this.#tried) {
+      const isOver = error !== undefined || at + CALM_MS < this.#o.clock.now();
+      if (isOver && !keys.has(key)) this.#tried.delete(key);
+    }
+    this.#tryAgain(steps.filter((step) => !this.#take(step)));
   }
 
   /** The plan of what was seen last, and what was refused of it. */
@@ -81,12 +90,12 @@ export class Reconciler<S extends Step> {
     return {
       version: 1,
       steps: this.#o.plan().map((step) => {
-        const refusal = this.#refusals.get(keyOf(step));
+        const tried = this.#tried.get(keyOf(step));
         return {
           do: [step.do, step.interface].filter((word) => word !== undefined).join(' '),
           because: step.because,
-          refused: refusal?.error.message ?? null,
-          again_in_ms: refusal === undefined ? 0 : Math.max(0, Math.round(refusal.againAt - nowMs)),
+          refused: tried?.error?.message ?? null,
+          again_in_ms: Math.max(0, Math.round((tried?.againAt ?? nowMs) - nowMs)),
         };
       }),
     };
@@ -94,45 +103,55 @@ export class Reconciler<S extends Step> {
 
   /** What refused a step; undefined: nothing, or it was not tried. */
   refusalOf(step: S): SystemError | undefined {
-    return this.#refusals.get(keyOf(step))?.error;
+    return this.#tried.get(keyOf(step))?.error;
   }
 
   close(): void {
     for (const timer of [this.#soon, this.#again, this.#timer]) this.#o.clock.clearTimer(timer);
   }
 
-  #take(step: S): void {
-    const before = this.#refusals.get(keyOf(step));
-    if (before !== undefined && before.againAt > this.#o.clock.now()) return;
-    try {
-      this.#o.apply(step);
-      this.#refusals.delete(keyOf(step));
-    } catch (error) {
-      if (!(error instanceof SystemError) || FATAL.includes(error.code)) throw error;
-      this.#note(step, error, before);
+  /* Whether it is done. */
+  #take(step: S): boolean {
+    const before = this.#tried.get(keyOf(step));
+    if (before !== undefined && before.againAt > this.#o.clock.now()) return false;
+    const error = this.#try(step);
+    const sameTimes = (before?.error === undefined) === (error === undefined);
+    const times = sameTimes ? (before?.times ?? 0) + 1 : 1;
+    const { least, most } = error === undefined ? REDO_MS : RETRY_MS;
+    const at = this.#o.clock.now();
+    const againAt = at + Math.min(least * 2 ** (times - 1), most);
+    this.#tried.set(keyOf(step), { error, times, at, againAt });
+    if (error !== undefined && before?.error?.message !== error.message) {
+      this.#o.refused(step, error);
     }
+    return error === undefined;
   }
 
-  #note(step: S, error: SystemError, before: Refusal | undefined): void {
-    const tries = (before?.tries ?? 0) + 1;
-    const waitMs = Math.min(RETRY_MS.least * 2 ** (tries - 1), RETRY_MS.most);
-    this.#refusals.set(keyOf(step), { error, tries, againAt: this.#o.clock.now() + waitMs });
-    if (before?.error.message !== error.message) this.#o.refused(step, error);
+  #try(step: S): SystemError | undefined {
+    try {
+      this.#o.apply(step);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof SystemError) || FATAL.includes(error.code)) throw error;
+      return error;
+    }
   }
 
   /* What it is about has changed: what was refused may be possible now. */
   #forgive(subject: string | undefined): void {
     if (subject === undefined) return;
-    for (const [key, refusal] of this.#refusals) {
-      if (subjectOf(key) === subject) refusal.againAt = 0;
+    for (const [key, tried] of this.#tried) {
+      if (tried.error !== undefined && subjectOf(key) === subject) tried.againAt = 0;
     }
   }
 
-  #tryAgain(): void {
+  #tryAgain(left: readonly S[]): void {
     this.#o.clock.clearTimer(this.#again);
     this.#again = undefined;
     let first = Number.POSITIVE_INFINITY;
-    for (const { againAt } of this.#refusals.values()) first = Math.min(first, againAt);
+    for (const step of left) {
+      first = Math.min(first, this.#tried.get(keyOf(step))?.againAt ?? first);
+    }
     if (first === Number.POSITIVE_INFINITY) return;
     const inMs = Math.max(0, first - this.#o.clock.now());
     this.#again = this.#o.clock.setTimer(inMs, () => this.now());

@@ -90,6 +90,27 @@ test('what is taken away unseen is put back within half a minute', () => {
   assert.deepEqual([applied.length, looks()], [2, 1]);
 });
 
+test('somebody undoes it again and again: later and later, and at once when it was calm', () => {
+  const { advance, applied, there, reconciler } = setUp('eth0');
+  const undone = () => {
+    there.clear();
+    reconciler.soon('eth0');
+  };
+  reconciler.now();
+  for (let ms = 0; ms < 10_000; ms++) {
+    if (there.size > 0) undone();
+    advance(1);
+  }
+  assert.ok(applied.length > 8 && applied.length < 16, `${applied.length} times in 10 s`);
+  advance(30_000);
+  assert.equal(there.size, 1);
+  advance(70_000);
+  const before = applied.length;
+  undone();
+  advance(2);
+  assert.equal(applied.length, before + 1);
+});
+
 test('where the process may not, it says so', () => {
   const { refusing, reconciler } = setUp('eth0');
   refusing.set('eth0', ERRNO.EPERM);
