@@ -35,6 +35,7 @@ export const ipv6Off: HostCase = {
   name: 'host-ipv6-off',
   summary: 'IPv6 is switched off on the interface, and on again with the same addresses',
   software: 'sysctl: disable_ipv6 at run time',
+  seldom: true,
   twins: { addresses: 'static' },
   talks: [FLOW_STAYS, LEGACY_STAYS],
   async happen(machine) {

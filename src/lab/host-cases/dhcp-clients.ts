@@ -57,6 +57,7 @@ const moves = (client: Client): HostCase => ({
   },
   // A client that takes no notice keeps the lease of the other network until it is to be renewed.
   ...(!NOTICES[client] && { endsOffline: 'without' }),
+  ...(client !== 'dhclient' && { seldom: true }),
 });
 
 export const dhclient = moves('dhclient');

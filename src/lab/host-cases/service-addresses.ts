@@ -74,6 +74,7 @@ export const localRoute: HostCase = {
   name: 'host-local-route',
   summary: 'an address that only `ip route add local` gives; an unrelated address is added',
   software: "iproute2: a forwarding rule's address, as the agent of a cloud sets it up",
+  seldom: true,
   twins: { addresses: 'static' },
   talks: servedAt(serviceAddress, STAYS),
   prepare(machine, family) {

@@ -5,16 +5,36 @@
 import type { HostCase } from '../twins/stage.js';
 import { ipv6Off, noIpv6, onLink, privacy } from './addressing.js';
 import { late, recreated, recreatedElsewhere } from './attachment.js';
-import { dhcpcd } from './dhcp-clients.js';
-import { firewallOut } from './firewalls.js';
-import { virtualAddressMoves } from './service-addresses.js';
+import { bgp } from './bgp.js';
+import { dhclient, dhcpcd, dhcpDown, udhcpc } from './dhcp-clients.js';
+import { firewallOut, tproxy } from './firewalls.js';
+import { marks } from './marks.js';
+import { networkd } from './networkd.js';
+import {
+  networkManager,
+  networkManagerBridge,
+  networkManagerDisconnected,
+} from './networkmanager.js';
+import { addressOnLo, localRoute, virtualAddressMoves } from './service-addresses.js';
 import { vpn } from './vpn.js';
 
 export const HOST_CASES: readonly HostCase[] = [
+  networkd,
+  networkManager,
+  networkManagerBridge,
+  networkManagerDisconnected,
+  dhclient,
   dhcpcd,
+  udhcpc,
+  dhcpDown,
   virtualAddressMoves,
+  addressOnLo,
+  localRoute,
+  bgp,
   vpn,
+  marks,
   firewallOut,
+  tproxy,
   recreated,
   recreatedElsewhere,
   late,

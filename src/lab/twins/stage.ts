@@ -4,6 +4,7 @@
  */
 import { checkFlow, flowOfPort } from '../flow-check.js';
 import { Scene } from '../scene.js';
+import * as services from '../services.js';
 import { Transfer } from '../stream.js';
 import type { Family } from '../topology.js';
 import { now, pause } from '../wait.js';
@@ -40,6 +41,8 @@ export interface HostCase {
   twins: TwinsOptions;
   /** default: both */
   families?: readonly Family[];
+  /** another case is of the same kind: this one is played by `make test-all` only */
+  seldom?: true;
   talks: readonly Talk[];
   /** before tiflow is started; on either machine */
   prepare?(machine: Machine, family: Family): void | Promise<void>;
@@ -91,6 +94,19 @@ export class TwinsStage extends Scene<TwinsLab> {
     );
     await this.#judge(await this.#openAll([NEW_CONNECTION], online));
     await o.look?.(this);
+    this.#checkDoctor();
+  }
+
+  /** What doctor finds on the host is nothing that keeps tiflow from its work. */
+  #checkDoctor(): void {
+    const argv = services.tiflow('doctor', '--json', '--config', '/run/tiflow.toml');
+    const said = this.lab.run('host', ['sh', '-c', '"$@" || true', 'sh', ...argv]);
+    const { checks } = JSON.parse(said) as { checks: Array<Record<string, string>> };
+    const found = checks.filter(({ level }) => level !== 'ok');
+    for (const { level, id, message } of found) this.step(`doctor: ${level} ${id}: ${message}`);
+    const failed = found.filter(({ level }) => level === 'fail');
+    const texts = failed.map(({ id, message }) => `${id}: ${message}`);
+    this.check('doctor finds nothing that fails', failed.length === 0, texts.join('; '));
   }
 
   #openAll(talks: readonly Talk[], machines = this.lab.machines): Promise<Open[]> {
