@@ -82,13 +82,14 @@ const talking = (address: string, port: number): string => `(function again() {
 })()`;
 
 /** The daemon of a host, and `tiflow` there. */
-function daemon(host: string) {
+async function daemon(host: string) {
   const [runDir, config] = [join(directory, host), join(directory, `${host}.toml`)];
   const settings = `interfaces = ["eth0"]\nrun_dir = "${runDir}"\ngive_up = "${GIVE_UP_MS / 1000}s"\n`;
   writeFileSync(config, settings);
   const run = inside(host, process.execPath, MAIN, 'daemon', '--config', config);
   children.push(spawn('nsenter', run, { stdio: 'ignore' }));
   const client = new DaemonClient(runDir);
+  await until('the daemon', () => client.status().then(isAttached, () => false));
   const flows = async (): Promise<FlowView[]> => (await client.flows()).flows;
   const down = () => on(host, process.execPath, MAIN, 'down', '--force', '--config', config);
   return { client, flows, down };
@@ -119,11 +120,8 @@ test('service addresses, translated connections, and the machine as it was', asy
   on(HOST, 'nft', nat.join('; '));
   const before = machine();
 
-  const { client, flows, down } = daemon(HOST);
-  const peer = daemon(PEER);
-  for (const { client: each } of [{ client }, peer]) {
-    await until('a daemon', () => each.status().then(isAttached, () => false));
-  }
+  const { client, flows, down } = await daemon(HOST);
+  const peer = await daemon(PEER);
   program(PEER, serving('10.0.1.1', 7001));
   program(HOST, serving(VIP, 7002));
   const translated = program(HOST, talking(SERVICE, 80));
@@ -153,6 +151,14 @@ test('service addresses, translated connections, and the machine as it was', asy
       [VIP, 0],
     ],
   );
+
+  // The peer sends what is for the old address by a detour; somebody removes that, too.
+  const detour = () => ip(PEER, 'rule').includes('100:\t');
+  assert.ok(detour());
+  ip(PEER, 'rule del priority 100');
+  ip(PEER, 'route flush table 21578');
+  await until('the detour to be put back', detour);
+  assert.match(ip(PEER, 'route show table 21578'), /^10\.0\.1\.2 via 10\.0\.1\.3 dev eth0/);
 
   down();
   ip(HOST, 'route del local 10.20.0.20 dev eth0 proto 66');
