@@ -216,7 +216,11 @@ export class Daemon implements DaemonControl {
       interfaces: () => boundary.attached(),
       forwards: () => boundary.attached('gateway').length > 0,
     });
-    this.#putBack = new PutBack(CLOCK, () => this.#mobility.reconcile());
+    this.#putBack = new PutBack({
+      clock: CLOCK,
+      look: () => this.#mobility.reconcile(),
+      isKeeping: () => [...this.#retention.addresses(), ...this.#detours.addresses()].length > 0,
+    });
     this.#retention = new Retention({
       ...{ retained: this.#retained, emit },
       putBack: () => this.#putBack.done(),

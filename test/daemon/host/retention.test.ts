@@ -113,11 +113,13 @@ test('who removes it at once each time is not raced: later and later, and at onc
   const clock = new FakeClock();
   const looks: number[] = [];
   let isHostile = true;
-  const putBack: PutBack = new PutBack(clock, () => {
+  let isKeeping = false;
+  const look = () => {
     looks.push(clock.now());
     putBack.done();
     if (isHostile) putBack.removed();
-  });
+  };
+  const putBack: PutBack = new PutBack({ clock, look, isKeeping: () => isKeeping });
   for (let i = 0; i < 100; i++) putBack.removed(); // one burst is one look
   clock.pass(600_000);
   assert.ok(looks.length > 10 && looks.length < 40, `${looks.length} in 10 minutes`);
@@ -130,5 +132,13 @@ test('who removes it at once each time is not raced: later and later, and at onc
   clock.pass(10);
   assert.equal(looks.length, count + 1);
   assert.equal((looks.at(-1) ?? 0) - removedAt, 2);
+
+  isKeeping = true;
+  clock.pass(120_000);
+  assert.equal(
+    looks.length,
+    count + 1 + 4,
+    'every half a minute, while there is something of ours',
+  );
   putBack.close();
 });
