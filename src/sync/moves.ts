@@ -47,6 +47,14 @@ export interface MovesOptions {
   pendingEpochs: (kernel: Tuple) => number[];
 }
 
+/* How far an attempt may be above what is committed, for the next to begin above it.  One end is ahead of
+ * the other by a few; but who tries for days must not come to where an epoch counts as old.
+ */
+const AHEAD_MAX = 64;
+
+/** Of flows that have ended nothing is heard here. */
+const TRIED_MAX = 4096;
+
 interface Session {
   /** tupleKey(kernel): what it is found by. */
   key: string;
@@ -73,6 +81,8 @@ export class Moves {
   readonly #sessions = new Map<string, Session>();
   readonly #sessionOfWire = new Map<string, Session>();
   readonly #queue: StartQueue;
+  /** The newest epoch of flows whose synchronization was given up: the peer may have used it. */
+  readonly #tried = new Map<string, number>();
 
   constructor(o: MovesOptions) {
     this.#o = o;
@@ -103,9 +113,9 @@ export class Moves {
       former.o = o;
       return;
     }
-    const mover = newMover((former && newestEpoch(former.mover)) ?? o.newest);
     if (former !== undefined) this.#end(former);
     const key = tupleKey(kernel);
+    const mover = newMover(this.#tried.get(key) ?? o.newest);
     this.#sessions.set(key, { key, kernel, source, o, mover, since: undefined, timer: undefined });
     this.#queue.add(key);
   }
@@ -266,9 +276,20 @@ export class Moves {
     this.#disarm(session);
     this.#queue.leave(key);
     if (this.#sessions.get(key) === session) this.#sessions.delete(key);
+    this.#remember(session);
     const effects = abandon(session.mover);
     this.#find(session, newMover());
     this.#o.performer.perform(kernel, effects);
+  }
+
+  #remember({ key, kernel, mover }: Session): void {
+    this.#tried.delete(key);
+    const newest = newestEpoch(mover);
+    const flow = this.#o.boundary.flow(kernel);
+    if (newest === undefined || flow === undefined) return;
+    if (((newest - flow.epoch) & 0xffff) <= AHEAD_MAX) this.#tried.set(key, newest);
+    const [oldest] = this.#tried.keys();
+    if (this.#tried.size > TRIED_MAX && oldest !== undefined) this.#tried.delete(oldest);
   }
 
   #arm(session: Session, afterMs: number): void {

@@ -8,7 +8,7 @@ import { deliverReset, type SyncEvent } from '../../src/sync/agent.js';
 import { address } from '../../src/wire/address.js';
 import { encodePacket, type Packet } from '../../src/wire/packet.js';
 import { seq } from '../../src/wire/seq.js';
-import type { Tuple } from '../../src/wire/tuple.js';
+import { type Tuple, tupleText } from '../../src/wire/tuple.js';
 import { exchange, pair } from './end.js';
 
 const NEW = address('198.51.100.10');
@@ -106,6 +106,35 @@ describe('a synchronization', () => {
     p.mover.receive(...p.peer.takeSent());
     p.mover.takeSent(); // the CONFIRM: lost
     assert.deepEqual([reasonAfter(), reasonAfter('refused')], ['unconfirmed', 'unconfirmed']);
+  });
+
+  test('a peer that is ahead is caught up with, though each attempt is given up and begun anew', () => {
+    const p = pair();
+    const peer = p.peer.boundary.flows.get(tupleText(p.peerKernel));
+    assert.ok(peer);
+    peer.flow.epoch = 3;
+    const epochs: number[] = [];
+    for (let attempt = 1; attempt <= 4; attempt++) {
+      p.mover.agent.move(p.kernel, NEW, PATH);
+      exchange(p);
+      epochs.push(...p.mover.events.flatMap((e) => (e.type === 'syn-sent' ? [e.epoch] : [])));
+      p.mover.events.length = 0;
+      if (p.mover.agent.state(p.kernel) !== 'steady') p.mover.agent.cancel(p.kernel);
+    }
+    assert.deepEqual(epochs, [1, 2, 3, 4]);
+    assert.equal(p.mover.flow(p.kernel).epoch, 4);
+  });
+
+  test('a mover that never hears of its commit has the peer commit again every 5 s at most', () => {
+    const p = pair();
+    p.mover.agent.move(p.kernel, NEW, PATH);
+    for (let ms = 0; ms < 60_000; ms += 250) {
+      p.peer.receive(...p.mover.takeSent());
+      p.mover.receive(...p.peer.takeSent().filter(({ flags }) => flags === 'SA'));
+      p.mover.wait(250);
+    }
+    const commits = p.peer.types().filter((type) => type === 'committed').length;
+    assert.ok(commits > 1 && commits <= 12, `${commits} commits in a minute`);
   });
 
   test('the CONFIRM is lost: it is repeated', () => {
