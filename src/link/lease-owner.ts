@@ -18,14 +18,16 @@ import type { LeaseIdentity } from './verification.js';
 export type ManagerName = 'NetworkManager' | 'systemd-networkd' | 'dhcpcd' | 'connmand';
 export type ClientName = 'udhcpc' | 'dhclient';
 
+export type MayBeTold = 'yes' | 'not now' | 'never';
+
 export type LeaseOwner =
   | {
       kind: 'manager';
       name: ManagerName;
       /** undefined: it has no lease of DHCP there, or does not say so. */
       identity: LeaseIdentity | undefined;
-      /** It can be made to ask anew, and nobody has told it to leave the interface alone. */
-      mayBeTold: boolean;
+      /** To get addresses anew; never, if it cannot, or was told to leave the interface alone. */
+      mayBeTold: MayBeTold;
     }
   | { kind: 'client'; name: ClientName; identity: LeaseIdentity; program: ProgramRecord };
 
@@ -48,7 +50,7 @@ const OWNERS: Record<ManagerName | ClientName, Find> = {
     if (!serves || program.argv.includes('-6')) return undefined;
     return { kind: 'client', name: 'dhclient', identity: NOT_CERTAIN, program };
   },
-  connmand: async () => manager('connmand', { mayBeTold: false }),
+  connmand: async () => manager('connmand', { mayBeTold: 'never' }),
 };
 
 /** Its configuration may say anything; servers then go by the hardware address. */
@@ -56,7 +58,7 @@ export const NOT_CERTAIN: LeaseIdentity = { clientId: undefined, certain: false 
 
 const manager = (
   name: ManagerName,
-  o: { mayBeTold: boolean; identity?: LeaseIdentity | undefined },
+  o: { mayBeTold: MayBeTold; identity?: LeaseIdentity | undefined },
 ): LeaseOwner => ({ kind: 'manager', name, identity: o.identity, mayBeTold: o.mayBeTold });
 
 /** Who gets addresses for an interface; undefined: nobody.  Throws SystemError. */
@@ -72,7 +74,7 @@ export async function findLeaseOwner(interfaceName: string): Promise<LeaseOwner 
 }
 
 /* enum NMDeviceState: unknown 0, unmanaged 10; activated 100.  30 is disconnected, perhaps by its user. */
-const [NM_UNMANAGED, NM_ACTIVATED] = [10, 100];
+const [NM_UNMANAGED, NM_DISCONNECTED, NM_ACTIVATED] = [10, 30, 100];
 
 /* What connecting anew would take apart: they have ports. */
 const NM_WITH_PORTS = ['bridge', 'bond', 'team', 'ovs-bridge', 'ovs-port', 'vrf'];
@@ -85,7 +87,7 @@ async function networkManager(name: string): Promise<LeaseOwner | undefined> {
     said = await run(attempted, ['nmcli', '-t', '-e', 'no', '-f', fields, 'device', 'show', name]);
   } catch (error) {
     if (!(error instanceof SystemError)) throw error;
-    return manager('NetworkManager', { mayBeTold: false });
+    return manager('NetworkManager', { mayBeTold: 'never' });
   }
   return networkManagerSays(said);
 }
@@ -98,9 +100,15 @@ export function networkManagerSays(said: string): LeaseOwner | undefined {
   const leased = /^DHCP4\.OPTION/m.test(said);
   const id = /^DHCP4\.OPTION\[\d+\]:dhcp_client_identifier = ([0-9a-f:]+)$/m.exec(said)?.[1];
   return manager('NetworkManager', {
-    mayBeTold: state === NM_ACTIVATED && leased && !NM_WITH_PORTS.includes(type),
+    mayBeTold: mayBeTold(state, type, leased),
     identity: leased ? identityOf(id?.replaceAll(':', '')) : undefined,
   });
+}
+
+function mayBeTold(state: number, type: string, leased: boolean): MayBeTold {
+  if (state <= NM_DISCONNECTED || NM_WITH_PORTS.includes(type)) return 'never';
+  if (state !== NM_ACTIVATED) return 'not now';
+  return leased ? 'yes' : 'never';
 }
 
 async function networkd(name: string): Promise<LeaseOwner | undefined> {
@@ -115,7 +123,10 @@ export function networkdSays(link: string, lease: string): LeaseOwner | undefine
   if (!/^ADMIN_STATE=(?!unmanaged)/m.test(link)) return undefined;
   const id = /^CLIENTID=([0-9a-f]+)$/m.exec(lease)?.[1];
   const identity = lease === '' ? undefined : identityOf(id);
-  return manager('systemd-networkd', { mayBeTold: identity !== undefined, identity });
+  return manager('systemd-networkd', {
+    mayBeTold: identity === undefined ? 'never' : 'yes',
+    identity,
+  });
 }
 
 /* Since version 10 its title is "dhcpcd: eth0 [ip4]", or "dhcpcd: [manager] [ip4]", and before that
@@ -123,7 +134,7 @@ export function networkdSays(link: string, lease: string): LeaseOwner | undefine
  */
 async function dhcpcd({ title }: ProgramRecord, name: string): Promise<LeaseOwner | undefined> {
   const [, first = ''] = /^dhcpcd: (\S+)/.exec(title) ?? [];
-  const owner = manager('dhcpcd', { mayBeTold: true, identity: NOT_CERTAIN });
+  const owner = manager('dhcpcd', { mayBeTold: 'yes', identity: NOT_CERTAIN });
   if (first === name) return owner;
   if (!/^\[(manager|master)\]$/.test(first)) return undefined;
   const lease = await run(`ask dhcpcd about ${name}`, ['dhcpcd', '-4', '-U', name]).catch(() => '');

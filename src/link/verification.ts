@@ -6,8 +6,8 @@
  *   the gateway, by ARP at the hardware       it answers              same
  *   address known so far (RFC 4436)
  *   DHCP servers, what they would offer       our address             same
- *   (DISCOVER)                                one of another subnet   other, unless the gateway is there
- *                                             another of our subnet   (asked for our address next)
+ *   (DISCOVER)                                another                 (asked for our address next)
+ *                                             one of another subnet   other, unless the gateway is there
  *   DHCP servers, for our address             ACK                     same
  *   (INIT-REBOOT, RFC 2131, section 3.2)      NAK                     other
  *   routers (RS)                              our prefix              same
@@ -16,8 +16,9 @@
  *
  * An offer comes first as it binds nobody.  To ask for the address itself is for those whom the gateway
  * has not answered: an ACK extends the lease, and a server may take the client's name for changed.
- * A DHCP server goes before a gateway (RFC 4436, section 2.1), but only if it was asked with the
- * identifier that the lease is under; with another one a NAK may mean just that.
+ * A DHCP server goes before a gateway (RFC 4436, section 2.1): a router that serves both networks has
+ * one hardware address in both, and Linux answers for all its addresses in each.  But only if it was asked
+ * with the identifier that the lease is under, or offers another subnet: else a NAK may mean just that.
  */
 import type { Address } from '../wire/address.js';
 import type { Arp } from '../wire/arp.js';
@@ -201,10 +202,10 @@ function hearServer(v: Verification, m: DhcpMessage, nowMs: number): Step {
   if (m.yiaddr === v4.address) return heard({ grant: true });
   if (type === 'ack') return { next: v, effects: [] };
   const isNear = prefixOf(m.yiaddr, v4.prefixLength) === prefixOf(v4.address, v4.prefixLength);
-  if (!isNear) return heard({ offerElsewhere: true });
-  const { next, effects } = heard({ offerAnother: true });
+  const { next, effects } = heard(isNear ? { offerAnother: true } : { offerElsewhere: true });
   // Our address may have been given to somebody else meanwhile: is it refused?
-  const asks = v.servers.offerAnother ? [] : [dhcp('request', v)];
+  const asked = v.servers.offerAnother || v.servers.offerElsewhere;
+  const asks = asked || next.ended ? [] : [dhcp('request', v)];
   return { next, effects: [...effects, ...asks] };
 }
 
@@ -229,9 +230,8 @@ function judge(v: Verification, before: Verification, nowMs: number): Step {
 function verdict4(v: Verification, nowMs: number): Verdict | undefined {
   const { grant, refuse, offerElsewhere } = v.servers;
   if (grant) return 'same';
-  if (refuse && v.identity?.certain) return 'other';
+  if (refuse && (v.identity?.certain || offerElsewhere)) return 'other';
   if (v.gatewayAnswered) return 'same';
-  if (refuse && offerElsewhere) return 'other';
   const waited = v.claim.v4?.gateways.length === 0 || nowMs - v.sinceMs >= GATEWAY_MS;
   return (refuse || offerElsewhere) && waited ? 'other' : undefined;
 }

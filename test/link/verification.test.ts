@@ -199,6 +199,17 @@ describe('the verdict', () => {
       ['4 same 9'],
     ],
     [
+      'one router in two networks, which answers for all its addresses',
+      v4,
+      [
+        [1, lease(UNCERTAIN)],
+        [2, arp()],
+        [3, server('offer', '198.51.100.7')],
+        [4, server('nak')],
+      ],
+      ['4 same 2', '4 other 4'],
+    ],
+    [
       'one server knows nothing of us, the other does',
       v4,
       [

@@ -184,6 +184,8 @@ export class LeaseCare {
     if (verdict === 'same') {
       this.#askings.delete(name);
       this.#doubtful.delete(name);
+    } else {
+      this.#doubtful.add(name);
     }
     this.#act(name, look, verdict);
   }
@@ -195,6 +197,9 @@ export class LeaseCare {
         return;
       case 'look again':
         this.#later(name, lookAgainMs(look.looks), look);
+        return;
+      case 'wait':
+        this.#later(name, lookAgainMs(look.looks), { ...look, happened: 'resumed' });
         return;
       case 'ask':
         if (owner !== undefined) this.#ask(name, look, owner, verdict);
@@ -221,9 +226,10 @@ export class LeaseCare {
     const now = this.#o.clock.now();
     const asked = this.#askings.get(name);
     if (verdict !== 'other' && isEcho(asked, now)) return;
-    if (owner !== 'command' && owner.kind === 'manager' && !owner.mayBeTold) {
+    if (owner !== 'command' && owner.kind === 'manager' && owner.mayBeTold !== 'yes') {
       const why = 'it is in another network, and nobody may tell its network manager';
-      this.#o.log.warn({ interface: name, manager: owner.name }, why);
+      if (owner.mayBeTold === 'not now') this.#later(name, lookAgainMs(look.looks), look);
+      else this.#o.log.warn({ interface: name, manager: owner.name }, why);
       return;
     }
     const waitMs = pauseMs(asked, now);

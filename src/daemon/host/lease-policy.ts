@@ -3,7 +3,7 @@
  *
  *   owner     happened   same    other   unknown      no address
  *   nobody    any        leave   leave   leave        leave
- *   manager   carrier    leave   leave   leave        leave       it has seen the carrier itself
+ *   manager   carrier    leave   wait    leave        leave       it has seen the carrier itself
  *             resumed    leave   ask     look again   leave
  *   client    carrier    leave   ask     look again   ask         nothing can be lost
  *             resumed    leave   ask     look again   leave
@@ -11,7 +11,9 @@
  *             resumed    leave   ask     look again   leave
  *
  * So no address is given up because nobody answers, and none of a network manager for what it sees by
- * itself; a sign that the machine was moved, which may be false, leads to questions only.
+ * itself; a sign that the machine was moved, which may be false, leads to questions only.  To wait is to
+ * look again as if the machine had been moved: a manager that still has an address which is refused
+ * has not seen it (NetworkManager, if the carrier was away for less than 6 s).
  */
 import type { LeaseOwner } from '../../link/lease-owner.js';
 import type { Verdict } from '../../link/verification.js';
@@ -22,7 +24,7 @@ export type OwnerKind = 'nobody' | 'command' | LeaseOwner['kind'];
 /** 'carrier': it came; 'resumed': the machine may have been moved with its links up. */
 export type Happening = 'carrier' | 'resumed';
 
-export type Action = 'leave' | 'ask' | 'look again';
+export type Action = 'leave' | 'ask' | 'look again' | 'wait';
 
 export function actionFor(
   owner: OwnerKind,
@@ -31,7 +33,7 @@ export function actionFor(
 ): Action {
   if (owner === 'nobody' || verdict === 'same') return 'leave';
   const isSeen = happened === 'carrier';
-  if (owner === 'manager' && isSeen) return 'leave';
+  if (owner === 'manager' && isSeen) return verdict === 'other' ? 'wait' : 'leave';
   if (verdict === 'other') return 'ask';
   if (verdict === 'no address') return isSeen ? 'ask' : 'leave';
   return owner === 'command' && isSeen ? 'ask' : 'look again';

@@ -19,9 +19,10 @@ const GATEWAY: Gateway = { address: address('192.0.2.1'), mac: mac('02:00:00:00:
 const IDENTITY: LeaseIdentity = { clientId: 'hardware', certain: true };
 
 const MANAGER: LeaseOwner = {
-  ...{ kind: 'manager', name: 'systemd-networkd', mayBeTold: true, identity: IDENTITY },
+  ...{ kind: 'manager', name: 'systemd-networkd', mayBeTold: 'yes', identity: IDENTITY },
 };
-const SILENT: LeaseOwner = { ...MANAGER, mayBeTold: false };
+const SILENT: LeaseOwner = { ...MANAGER, mayBeTold: 'never' };
+const BUSY: LeaseOwner = { ...MANAGER, mayBeTold: 'not now' };
 const CLIENT: LeaseOwner = {
   ...{ kind: 'client', name: 'udhcpc', identity: IDENTITY },
   program: { pid: 1, name: 'udhcpc', argv: [], title: 'udhcpc' },
@@ -101,7 +102,7 @@ describe('policy', () => {
   for (const [owner, happened, ...expected] of [
     ['nobody', 'carrier', 'leave', 'leave', 'leave', 'leave'],
     ['nobody', 'resumed', 'leave', 'leave', 'leave', 'leave'],
-    ['manager', 'carrier', 'leave', 'leave', 'leave', 'leave'],
+    ['manager', 'carrier', 'leave', 'wait', 'leave', 'leave'],
     ['manager', 'resumed', 'leave', 'ask', 'look again', 'leave'],
     ['client', 'carrier', 'leave', 'ask', 'look again', 'ask'],
     ['client', 'resumed', 'leave', 'ask', 'look again', 'leave'],
@@ -144,8 +145,28 @@ describe('a link that may lead elsewhere', () => {
 
   it('it is another one: the client is asked, and the manager has seen it', async () => {
     assert.equal((await after(CLIENT, 'carrier', 'other')).asked.length, 1);
-    assert.equal((await after(MANAGER, 'carrier', 'other', 60_000)).asked.length, 0);
+    assert.equal((await after(MANAGER, 'carrier', 'other', 3_000)).asked.length, 0);
     assert.equal((await after(MANAGER, 'resumed', 'other')).asked.length, 1);
+  });
+
+  it('a manager that has not seen it keeps an address that is refused: it is told', async () => {
+    const machine = await after(MANAGER, 'carrier', 'other', 5_000);
+    assert.equal(machine.asked.length, 1);
+  });
+
+  it('a manager that is still at it is looked at again', async () => {
+    const machine = await after(BUSY, 'carrier', 'other', 30_000);
+    assert.deepEqual([machine.asked.length, machine.warned.length], [0, 0]);
+    assert.ok(machine.verified.length > 2);
+  });
+
+  it('a manager that has given another address by then is not told', async () => {
+    const machine = await after(MANAGER, 'carrier', 'other', 1_000);
+    machine.address = OTHER;
+    machine.care.addressAdded('eth0', OTHER);
+    machine.verdicts = ['same'];
+    await machine.pass(20_000);
+    assert.deepEqual(machine.asked, []);
   });
 
   it('whoever must not be told is not told, and that is said', async () => {
