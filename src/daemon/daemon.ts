@@ -196,6 +196,7 @@ export class Daemon implements DaemonControl {
       ...{ boundary, raw: this.#raw, taps: this.#taps },
       wayOf: (ends) => this.#waysOut.of(ends),
       isRetained: (local) => this.#retention.has(local),
+      isLocal: (local) => this.#own.isLocal(local),
     });
     this.#monitor = new LinkMonitor(this.#poller, (change) => this.#linkChanged(change));
     this.#care = new LinkCare({

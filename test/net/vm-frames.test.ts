@@ -86,6 +86,7 @@ const outlet = new DaemonOutlet({
   taps,
   wayOf: () => undefined,
   isRetained: () => false,
+  isLocal: () => true,
 });
 
 after(() => {

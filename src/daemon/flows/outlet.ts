@@ -70,6 +70,8 @@ export interface DaemonOutletOptions {
   wayOf: (ends: Ends) => number | undefined;
   /** Whether an address of ours is gone, and kept for its flows. */
   isRetained: (local: Address) => boolean;
+  /** Whether the kernel delivers to an address. */
+  isLocal: (local: Address) => boolean;
 }
 
 export class DaemonOutlet implements Outlet {
@@ -78,6 +80,7 @@ export class DaemonOutlet implements Outlet {
   readonly #taps: DaemonOutletOptions['taps'];
   readonly #wayOf: DaemonOutletOptions['wayOf'];
   readonly #isRetained: DaemonOutletOptions['isRetained'];
+  readonly #isLocal: DaemonOutletOptions['isLocal'];
 
   constructor(o: DaemonOutletOptions) {
     this.#boundary = o.boundary;
@@ -85,6 +88,7 @@ export class DaemonOutlet implements Outlet {
     this.#taps = o.taps;
     this.#wayOf = o.wayOf;
     this.#isRetained = o.isRetained;
+    this.#isLocal = o.isLocal;
   }
 
   /** Throws SystemError. */
@@ -116,8 +120,7 @@ export class DaemonOutlet implements Outlet {
   toKernel(packet: Uint8Array, kernel: Tuple): void {
     const { tap } = kernel;
     if (tap === undefined) {
-      if (this.#isAtHost(kernel)) this.#raw.toRetained(packet);
-      else this.#raw.toKernel(packet);
+      this.#toOwnKernel(packet, kernel);
       return;
     }
     const place = this.#boundary.place(tap);
@@ -126,11 +129,14 @@ export class DaemonOutlet implements Outlet {
     trySend(() => this.#taps.toGuest(tap, frame));
   }
 
-  /* Not: of a host behind, to which NAT leads. */
-  #isAtHost(kernel: Tuple): boolean {
-    if (!this.#isRetained(kernel.local)) return false;
+  /* To a host behind NAT leads.  What is for an address that is not here (a transparent proxy's) would
+   * leave for its owner, whom it does not concern.
+   */
+  #toOwnKernel(packet: Uint8Array, kernel: Tuple): void {
     const flow = this.#boundary.flow(kernel);
-    return flow === undefined || !isForwarded(flow);
+    if (flow !== undefined && isForwarded(flow)) this.#raw.toKernel(packet);
+    else if (this.#isRetained(kernel.local)) this.#raw.toRetained(packet);
+    else if (flow === undefined || this.#isLocal(kernel.local)) this.#raw.toKernel(packet);
   }
 
   /* At home without a lease nobody has told us the gateway, but the guest knows it. */

@@ -39,6 +39,7 @@ function setUp(o: { attached: string[] }) {
     taps: { toNetwork: frame('frame'), toGuest: frame('guest'), toNetworkVerbatim: frame('as is') },
     wayOf: (ends) => ways.of(ends),
     isRetained: () => false,
+    isLocal: () => true,
   });
   const send = (destination: Address, source = NEAR) => {
     const ends = { source, sourcePort: 22, destination, destinationPort: 40_000 };
