@@ -68,7 +68,7 @@ interface Asking extends Askings {
 }
 
 /** The gateways are as old as that at most when a link changes without a sign before it. */
-export const REMEMBER_MS = 10_000;
+export const REMEMBER_MS = 2_000;
 
 export class LeaseCare {
   readonly #o: LeaseCareOptions;
