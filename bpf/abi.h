@@ -113,7 +113,9 @@ struct mapping {
 	seq rcv_delta; /* wire - kernel of what we receive */
 	seq snd_base;  /* nothing below is emitted: the peer's TIAck, as a sequence number */
 	seq rcv_base;  /* the peer begins here: our TIAck, as a sequence number */
-	__u32 redirect; /* 1: the next hop to the wire's remote is not the kernel's choice */
+	__u32 redirect; /* bit 0: the next hop to the wire's remote is not the kernel's choice;
+			 * above: ifindex by which it leaves, 0: the kernel's choice
+			 */
 };
 
 enum flow_flag {
@@ -128,6 +130,7 @@ enum flow_flag {
 	FLOW_EMBRYONIC = 256, /* the SYN/ACK is out, and nobody has shown to have got it */
 	FLOW_FIN_SEEN = 512, /* a FIN has come in whose end is `rcv_fin` */
 	FLOW_STUCK = 1024,  /* what comes in is not taken; the daemon has been told so */
+	FLOW_BOTH_WAYS = 2048, /* of a host: it leaves by where it comes in, and is kept there */
 };
 
 /* A TI flow.  The data plane creates and tracks it; the control plane changes it only through
@@ -171,7 +174,7 @@ struct flow {
 	__u32 moves;
 	__u16 epoch; /* last committed; 0: none yet */
 	__u8 next_hop[6]; /* of a VM's flow: where its guest sends the frames */
-	__u32 outside;    /* gateway: ifindex of the uplink by which it came in last */
+	__u32 outside;    /* ifindex by which it came in last; not of a VM's */
 	__u64 moved_at;  /* ns */
 	__u64 gap;       /* ns from the last packet in before it to the first after */
 	__u64 gap_since; /* seen_in when it was committed; 0: the gap is over */
@@ -362,6 +365,7 @@ enum verb {
 	VERB_FREEZE = 5,  /* close both windows until `until`, or until it is released or moved */
 	VERB_CLOSE = 6,   /* set FLOW_CLOSED */
 	VERB_GO_ON = 7,   /* clear FLOW_RESET: its kernel has not believed the reset */
+	VERB_LET_GO = 8,  /* clear FLOW_BOTH_WAYS: it leaves by its kernel's choice */
 };
 
 /* One change of a flow, done inside the kernel in one run, so that the death of the daemon

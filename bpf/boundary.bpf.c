@@ -97,8 +97,58 @@ static __always_inline void tap_note_next_hop(struct __sk_buff *skb, struct flow
 		__builtin_memcpy(f->next_hop, mac, sizeof(mac));
 }
 
+/* A packet that was sent to another interface of ours is not sent there once more. */
+#define ASTRAY 0x5449
+
+/* Its own TCP has sent again that often: the way that it is kept on does not work any more. */
+#define ASTRAY_RESENT 2
+
+/* By which interface a packet has to leave.  A flow that has moved leaves by that of its new address.
+ * Any other whose packets leave by where its peer's come in is kept there when its kernel's route
+ * turns elsewhere, for its address belongs there, and another network would drop it: until the daemon
+ * has moved it, or lets it go, or nothing comes back.  Where a path is asymmetric, the kernel decides.
+ * So it does for IPv6: given a source, it does not look for a route by one interface (ip6_route_output_flags:
+ * strict only for any source), and bpf_redirect_neigh would drop what has a better one by another.
+ */
+static __always_inline __u32 way_out(struct __sk_buff *skb, const struct packet *p,
+				     struct flow *f, const struct mapping *m)
+{
+	__u32 way = m ? m->redirect >> 1 : 0;
+
+	if (p->gateway || p->tuple.tap || skb->tc_index == ASTRAY)
+		return skb->ifindex;
+	if (!way)
+		way = f->outside;
+	if (way == f->outside && way == skb->ifindex)
+		flow_flag(f, FLOW_BOTH_WAYS);
+	if (p->ipv6)
+		return skb->ifindex;
+	if (m && m->redirect >> 1)
+		return way;
+	if (!(f->flags & FLOW_BOTH_WAYS) || skb->vlan_present ||
+	    (flow_is_unanswered(f) && f->resent >= ASTRAY_RESENT))
+		return skb->ifindex;
+	return way;
+}
+
+static __always_inline int leave_by(struct __sk_buff *skb, __u32 way)
+{
+	skb->tc_index = ASTRAY;
+	return bpf_redirect_neigh(way, 0, 0, 0);
+}
+
+/* By which way the network brings it. */
+static __always_inline void note_way_in(const struct __sk_buff *skb, struct flow *f)
+{
+	if (f->outside == skb->ifindex)
+		return;
+	f->outside = skb->ifindex;
+	if (f->flags & FLOW_BOTH_WAYS)
+		__sync_fetch_and_and(&f->flags, ~FLOW_BOTH_WAYS);
+}
+
 static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet *p,
-				      const struct flow *f, const struct mapping *m)
+				      struct flow *f, const struct mapping *m, __u32 way)
 {
 	struct rewrite r = {
 		.tuple = &m->wire,
@@ -109,7 +159,7 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 		.limited = 1,
 	};
 	struct options o = {};
-	__u32 redirect = m->redirect;
+	__u32 redirect = m->redirect & 1;
 	int failed;
 
 	if (p->fragment)
@@ -128,6 +178,8 @@ static __always_inline int mapped_out(struct __sk_buff *skb, const struct packet
 	count_rewrite(&r);
 	if (p->tuple.tap)
 		return redirect ? tap_redirect(skb, p) : PASS;
+	if (way != skb->ifindex)
+		return leave_by(skb, way);
 	return redirect ? bpf_redirect_neigh(skb->ifindex, 0, 0, 0) : PASS;
 }
 
@@ -157,6 +209,8 @@ static __always_inline int mapped_in(struct __sk_buff *skb, const struct packet 
 		return drop(failed);
 	if (p->flags & TCP_RST)
 		return rst_in(skb, p, f, kernel, in_seq);
+	if (!p->gateway && !p->tuple.tap)
+		note_way_in(skb, f);
 	flow_track_in(f, p, in_seq, in_ack, kernel);
 	return flow_hides_window(f) && rewrite_close_window(skb, p) ? drop(DROP_REWRITE) : PASS;
 }
@@ -286,9 +340,8 @@ static __always_inline int unmoved_in(struct __sk_buff *skb, const struct packet
 			return for_daemon(skb, p);
 		return rst_in(skb, p, f, &p->tuple, s);
 	}
-	/* By which way the network brings it; by which it leaves is our own routes' business. */
-	if (p->gateway && f->outside != skb->ifindex)
-		f->outside = skb->ifindex;
+	if (!p->tuple.tap)
+		note_way_in(skb, f);
 	if (p->fragment)
 		return PASS;
 	if (flow_track_in(f, p, s, bpf_ntohl(p->tcp.ack_seq), &p->tuple))
@@ -377,6 +430,7 @@ static __always_inline int tcp_out(struct __sk_buff *skb, struct packet *p)
 {
 	struct mapping *m;
 	struct flow *f;
+	__u32 way;
 
 	if (p->flags & TCP_SYN)
 		return setup_out(skb, p);
@@ -385,6 +439,10 @@ static __always_inline int tcp_out(struct __sk_buff *skb, struct packet *p)
 		return p->tuple.tap ? tap_legacy_out(skb, p) : PASS;
 	if (is_knock_answer(p, f))
 		return PASS;
+	m = flow_mapping(f);
+	way = way_out(skb, p, f, m);
+	if (!m && way != skb->ifindex)
+		return leave_by(skb, way);
 	if (flow_track_out(f, p, &p->tuple, bpf_ktime_get_coarse_ns()))
 		return PASS;
 	if (p->tuple.tap)
@@ -399,7 +457,7 @@ static __always_inline int tcp_out(struct __sk_buff *skb, struct packet *p)
 	if (flow_is_frozen(f) && !p->fragment && rewrite_close_window(skb, p))
 		return drop(DROP_REWRITE);
 	m = flow_mapping(f);
-	return m ? mapped_out(skb, p, f, m) : PASS;
+	return m ? mapped_out(skb, p, f, m, way) : PASS;
 }
 
 static __always_inline int tcp_in(struct __sk_buff *skb, const struct packet *p)
@@ -830,6 +888,9 @@ int boundary_command(struct command *c)
 		break;
 	case VERB_GO_ON:
 		__sync_fetch_and_and(&f->flags, ~FLOW_RESET);
+		break;
+	case VERB_LET_GO:
+		__sync_fetch_and_and(&f->flags, ~FLOW_BOTH_WAYS);
 		break;
 	case VERB_FREEZE:
 		f->frozen_until = c->until;

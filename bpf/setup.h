@@ -136,7 +136,7 @@ static __always_inline int flow_create(struct __sk_buff *skb, const struct half_
 	/* Of what we open, the ACK of the handshake tells. */
 	if (syn_ack->forwarded)
 		f->flags |= FLOW_FORWARDED;
-	if (syn_ack->gateway)
+	if (syn_ack->gateway || (initiator && !kernel->tap))
 		f->outside = skb->ifindex;
 	f->options = h->options & o->negotiated;
 	f->wscale_out = initiator ? h->wscale : o->wscale;

@@ -262,6 +262,7 @@ export const FLOW_FLAG = {
   EMBRYONIC: 256,
   FIN_SEEN: 512,
   STUCK: 1024,
+  BOTH_WAYS: 2048,
 } as const;
 
 export interface Flow {
@@ -811,6 +812,7 @@ export const VERB = {
   FREEZE: 5,
   CLOSE: 6,
   GO_ON: 7,
+  LET_GO: 8,
 } as const;
 
 export interface Command {

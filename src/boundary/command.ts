@@ -19,7 +19,7 @@ import { clearLog, libbpfError, testRun } from './libbpf.js';
 
 /** One change of one flow. */
 export type Command =
-  | { verb: 'hold' | 'release' | 'forget' | 'close' | 'go-on'; kernel: Tuple }
+  | { verb: 'hold' | 'release' | 'forget' | 'close' | 'go-on' | 'let-go'; kernel: Tuple }
   | { verb: 'freeze'; kernel: Tuple; until: bigint }
   | {
       verb: 'map';
@@ -44,6 +44,7 @@ const VERBS = {
   freeze: VERB.FREEZE,
   close: VERB.CLOSE,
   'go-on': VERB.GO_ON,
+  'let-go': VERB.LET_GO,
 };
 
 const RESULTS = new Map<number, CommandResult['result']>([

@@ -231,7 +231,12 @@ export class Daemon implements DaemonControl {
     this.#own = this.#newOwnAddresses();
     this.#mobility = new Mobility({
       ...{ boundary, clock: CLOCK, emit },
-      ...{ giveUpMs: config.giveUpMs, holdMs: config.holdMs },
+      ...{
+        giveUpMs: config.giveUpMs,
+        holdMs: config.holdMs,
+        followMs: config.followMs,
+        prefer: config.prefer,
+      },
       destroySocket: (kernel) => canDestroy && destroySocket(this.#netlink, kernel),
       agent: this.#agent,
       monitor: this.#monitor,

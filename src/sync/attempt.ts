@@ -25,10 +25,12 @@ export interface EndKeys {
   theirs: Uint8Array;
 }
 
-/** What an attempt is made of: drawn and looked up by the driver, after egress is held. */
+/** What an attempt is made of: drawn and looked up by the driver, after egress is held, if it is. */
 export interface Draw {
   kernel: Tuple;
   flow: Flow;
+  /** Nothing leaves meanwhile, so that no ACK above its TIAck can. */
+  held: boolean;
   keys: EndKeys;
   wire: Tuple;
   isn: Seq;
@@ -37,10 +39,13 @@ export interface Draw {
   pending: number[];
   mtu: number;
   redirect: boolean;
+  /** Index of the interface by which the wire leaves; 0: the kernel's choice. */
+  way: number;
 }
 
 export interface Attempt {
   kernel: Tuple;
+  held: boolean;
   wire: Tuple;
   keys: EndKeys;
   isn: Seq;
@@ -48,6 +53,7 @@ export interface Attempt {
   sync: Sync;
   syn: Packet;
   redirect: boolean;
+  way: number;
 }
 
 /** An attempt with an epoch `by` above `newest`, if any, and above all that the flow knows of. */
@@ -62,15 +68,16 @@ export function newAttempt(d: Draw, newest: number | undefined, by: number): Att
     tiack: tiackOf(d.flow),
     nonce: d.nonce,
   });
-  const { kernel, wire, keys, isn, redirect } = d;
+  const { kernel, held, wire, keys, isn, redirect, way } = d;
   const syn = synSegment({ wire, flow: d.flow, seq: isn, mss: mssOf(wire, d.mtu), sync });
-  return { kernel, wire, keys, isn, epoch, sync, syn, redirect };
+  return { kernel, held, wire, keys, isn, epoch, sync, syn, redirect, way };
 }
 
 export type Answer =
   | { answer: 'none' } // not an answer to this SYN
   | { answer: 'refused' | 'reset' }
   | { answer: 'ghost' | 'tiack-behind' | 'invalid-tiack' }
+  | { answer: 'overtaken' } // while the old path went on: the peer is there, and has more than we said
   | { answer: 'accepted'; syncAck: SyncAck };
 
 /** RFC 9293, section 3.10.7.3: only what acknowledges our SYN answers it. */
@@ -82,18 +89,28 @@ export function judgeAnswer(attempt: Attempt, packet: Packet, flow: Flow): Answe
   if (syncAck === undefined) return { answer: 'ghost' };
   switch (placeTiack(flow, syncAck.tiack)) {
     case 'within':
-      return { answer: 'accepted', syncAck };
+      return attempt.held || isAtRest(attempt, flow)
+        ? { answer: 'accepted', syncAck }
+        : { answer: 'overtaken' };
     case 'behind':
-      return { answer: 'tiack-behind' };
+      return { answer: attempt.held ? 'tiack-behind' : 'overtaken' };
     case 'beyond':
       return { answer: 'invalid-tiack' };
   }
 }
 
-export function judgeReset(attempt: Attempt, packet: Packet): { answer: 'refused' | 'reset' } {
+/** Nothing has left since its SYN that the peer has not got, and nothing of ours is on the way. */
+const isAtRest = (attempt: Attempt, flow: Flow): boolean =>
+  tiackOf(flow) === attempt.sync.tiack && flow.sndUna === flow.sndNxt;
+
+export function judgeReset(
+  attempt: Attempt,
+  packet: Packet,
+): { answer: 'refused' | 'reset' | 'overtaken' } {
   const option = packet.options.find((o): o is Rst => o.kind === 'ti-rst');
   if (option === undefined || option.epoch !== attempt.epoch) return { answer: 'refused' };
-  return { answer: isRstFrom(attempt.keys.theirs, option) ? 'reset' : 'refused' };
+  if (!isRstFrom(attempt.keys.theirs, option)) return { answer: 'refused' };
+  return { answer: option.reason === REFUSAL.tiack && !attempt.held ? 'overtaken' : 'reset' };
 }
 
 /** The TI_SYNC of a SYN/ACK, if the peer has made it for this SYN. */
@@ -108,7 +125,7 @@ export function acceptance(
   attempt: Attempt,
   o: { packet: Packet; syncAck: SyncAck; flow: Flow },
 ): { confirm: Packet; mapping: Mapping } {
-  const { wire, keys, isn, epoch, sync, redirect } = attempt;
+  const { wire, keys, isn, epoch, sync, redirect, way } = attempt;
   const confirm = pureAck(wire, {
     seq: seqAdd(isn, 1),
     ack: seqAdd(o.packet.seq, 1),
@@ -120,6 +137,7 @@ export function acceptance(
     isn: { ours: isn, theirs: o.packet.seq },
     tiack: { sent: sync.tiack, received: o.syncAck.tiack },
     redirect,
+    way,
   });
   return { confirm, mapping };
 }

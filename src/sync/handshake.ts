@@ -71,6 +71,9 @@ export const activeMapping = (flow: Flow): Mapping | undefined =>
 /** The tuple that is on the wire now. */
 export const wireOf = (kernel: Tuple, flow: Flow): Tuple => activeMapping(flow)?.wire ?? kernel;
 
+/** Index of the interface by which a flow leaves whatever its kernel's routes say; 0: none. */
+export const wayOf = (flow: Flow): number => (activeMapping(flow)?.redirect ?? 0) >>> 1;
+
 /** Whether epoch `a` is strictly above `b`: serial number arithmetic (RFC 1982), 16 bits. */
 export function epochIsNewer(a: number, b: number): boolean {
   const ahead = (a - b) & 0xffff;
@@ -92,6 +95,8 @@ export interface NewWire {
   /** `sent`: what we said that we have; `received`: what the other end said. */
   tiack: { sent: number; received: number };
   redirect: boolean;
+  /** Index of the interface by which it leaves; undefined: the kernel's choice. */
+  way?: number;
 }
 
 /**
@@ -105,5 +110,5 @@ export const mappingOf = (flow: Flow, n: NewWire): Mapping => ({
   rcvDelta: seq(n.isn.theirs - n.tiack.sent - flow.irs),
   sndBase: tiackSeq(flow, n.tiack.received),
   rcvBase: seqAdd(flow.irs, 1 + n.tiack.sent),
-  redirect: n.redirect ? 1 : 0,
+  redirect: ((n.way ?? 0) << 1) | (n.redirect ? 1 : 0),
 });

@@ -22,6 +22,10 @@
  * whatever comes first: data that overtakes that is lost.  An attempt that ends before takes its
  * kick along, for the next one has its own; who ends the synchronization gets it from duesOf().
  *
+ * Where the old path works (make before break) the first SYN leaves while that goes on: nothing is
+ * held.  If nothing has gone either way meanwhile, its answer commits; else the answer says that the new
+ * way works, and one more SYN is sent, for whose round trip egress is held.
+ *
  * Each begin draws a new port, ISN, nonce and TIAck, and takes an epoch above all before it:
  * whatever the peer has committed or still holds of an older attempt, the new one is newer.
  * When to give up is not decided here: a failure is reported, and the next attempt follows.
@@ -53,6 +57,9 @@ export const BACKOFF_MS = [250, 500, 1000, 2000] as const;
 export const SYN_TRIES_MAX = 5;
 export const CONFIRM_TRIES_MAX = 5;
 
+/** So often a SYN is sent while a path that works is held for its answer: 750 ms. */
+const HELD_TRIES_MAX = 2;
+
 /** How fast epochs may go up: 2^15 of them must not come together while a flow can be away. */
 const EPOCH_STEP_MAX = 4;
 
@@ -61,9 +68,13 @@ export const KICK_LEAD_MS = 5;
 export const KICK_LEAD_PER_FLOW_MS = 0.5;
 
 export type Mover =
-  /** `failures` in a row set the pace; epochs up to `newest` are used up. */
-  | { state: 'waiting'; failures: number; newest: number | undefined }
-  | { state: 'syn-sent'; attempt: Attempt; tries: number; failures: number }
+  /**
+   * `failures` in a row set the pace; epochs up to `newest` are used up.  `answered`: by a peer that
+   * the old path had told more meanwhile.
+   */
+  | { state: 'waiting'; failures: number; newest: number | undefined; answered: boolean }
+  /** `gentle`: the old path works, and is not to be held for long. */
+  | { state: 'syn-sent'; attempt: Attempt; tries: number; failures: number; gentle: boolean }
   | {
       state: 'confirming';
       attempt: Attempt;
@@ -108,7 +119,9 @@ type SynSent = Extract<Mover, { state: 'syn-sent' }>;
 type Confirming = Extract<Mover, { state: 'confirming' }>;
 
 /** The mover before its first attempt; `newest`: the epoch of one that it replaces. */
-export const newMover = (newest?: number): Mover => ({ state: 'waiting', failures: 0, newest });
+export const newMover = (newest?: number): Mover => ({
+  ...{ state: 'waiting', failures: 0, newest, answered: false },
+});
 
 /** The newest epoch that this mover has used. */
 export function newestEpoch(mover: Mover): number | undefined {
@@ -134,9 +147,9 @@ export function stepMover(mover: Mover, event: MoverEvent): MoverStep {
 function stepWaiting(mover: Waiting, event: MoverEvent): MoverStep {
   switch (event.event) {
     case 'begin': {
-      const { failures, newest } = mover;
+      const { failures, newest, answered } = mover;
       const attempt = newAttempt(event.draw, newest, epochStep(failures));
-      return sendSyn({ state: 'syn-sent', attempt, tries: 0, failures }, [
+      return sendSyn({ state: 'syn-sent', attempt, tries: 0, failures, gentle: answered }, [
         { effect: 'set-wire', wire: attempt.wire, state: 'syncing' },
       ]);
     }
@@ -156,6 +169,7 @@ function stepSynSent(mover: SynSent, event: MoverEvent): MoverStep {
     case 'packet':
       return answered(mover, event);
     case 'timer':
+      if (mover.gentle && mover.attempt.held && mover.tries >= HELD_TRIES_MAX) return letGo(mover);
       if (mover.tries >= SYN_TRIES_MAX) return again(mover, 'no-answer', { atOnce: true });
       return sendSyn({ ...mover, failures: mover.failures + 1 }, [failed('no-answer')]);
     case 'yield':
@@ -193,6 +207,8 @@ function answered(mover: SynSent, o: Answered): MoverStep {
       return again(mover, 'refused');
     case 'reset':
       return fail(mover, 'reset');
+    case 'overtaken':
+      return askAgain(mover, packet);
     case 'ghost':
     case 'tiack-behind':
       return again(mover, verdict.answer, { send: resetOf(packet) });
@@ -265,6 +281,7 @@ function answeredAgain(mover: Confirming, packet: Packet): MoverStep {
   if (packet.flags.includes('R')) {
     if (packet.seq !== confirm.ack) return stay(mover);
     const { answer } = judgeReset(attempt, packet);
+    if (answer === 'overtaken') return again(mover, 'tiack-behind', { atOnce: true });
     return answer === 'reset' ? fail(mover, answer) : again(mover, answer);
   }
   if (!packet.flags.startsWith('SA') || packet.ack !== confirm.seq) return stay(mover);
@@ -292,6 +309,21 @@ function mapFailed(mover: Confirming, why: Exclude<EffectFailure, 'no-flow'>): M
   return { next, effects: [unused, ...effects] };
 }
 
+/** The new way works: once more, and this time nothing leaves until the answer is there. */
+function askAgain(mover: SynSent, packet: Packet): MoverStep {
+  const dismissed = packet.flags.includes('R') ? [] : sending(resetOf(packet));
+  return {
+    next: { state: 'waiting', failures: 0, newest: newestEpoch(mover), answered: true },
+    effects: [...dismissed, ...abandon(mover), { effect: 'disarm' }, { effect: 'begin' }],
+  };
+}
+
+/** It has ceased to work just now: what waits goes by the old way. */
+function letGo(mover: SynSent): MoverStep {
+  const { next, effects } = again(mover, 'no-answer');
+  return { next, effects: [{ effect: 'release' }, ...effects] };
+}
+
 /** This attempt is over; the next begins after a pause, or at once. */
 function again(
   mover: Waiting | SynSent | Confirming,
@@ -303,7 +335,10 @@ function again(
     ? [{ effect: 'disarm' }, { effect: 'begin' }]
     : [{ effect: 'arm', afterMs: backoffMs(failures) }];
   return {
-    next: { state: 'waiting', failures: failures + 1, newest: newestEpoch(mover) },
+    next: {
+      ...{ state: 'waiting', failures: failures + 1, newest: newestEpoch(mover) },
+      answered: false,
+    },
     effects: [...sending(o.send), ...abandon(mover), failed(reason), ...then],
   };
 }

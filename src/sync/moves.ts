@@ -7,6 +7,7 @@ import type { Address } from '../wire/address.js';
 import type { Packet } from '../wire/packet.js';
 import { seq } from '../wire/seq.js';
 import { type Tuple, tupleKey } from '../wire/tuple.js';
+import { judgeAnswer } from './attempt.js';
 import type { Occupancy } from './claims.js';
 import type { Clock } from './clock.js';
 import { activeMapping, wireOf } from './handshake.js';
@@ -29,6 +30,10 @@ export interface MoveOptions {
   /** Of the path from the new address: bytes of an IP packet. */
   mtu: number;
   redirect: boolean;
+  /** Index of the interface that has the new address; undefined: the kernel decides. */
+  way?: number;
+  /** The path that the flow is on works: it goes on until the new one is there. */
+  gentle?: boolean;
   /** An epoch that another machine may have used for this flow: the attempts begin above it. */
   newest?: number;
 }
@@ -74,6 +79,8 @@ export interface Underway {
   state: 'syncing' | 'confirming';
   /** When it began, by the agent's clock; undefined: it waits for its turn. */
   since: number | undefined;
+  /** While the path works that the flow is on. */
+  gentle?: boolean;
 }
 
 export class Moves {
@@ -101,8 +108,9 @@ export class Moves {
   underway(kernel: Tuple): Underway | undefined {
     const session = this.#session(kernel);
     if (session === undefined) return undefined;
-    const { source, since, mover } = session;
-    return { source, since, state: mover.state === 'confirming' ? 'confirming' : 'syncing' };
+    const { source, since, mover, o } = session;
+    const state = mover.state === 'confirming' ? 'confirming' : 'syncing';
+    return { source, since, state, ...(o.gentle && { gentle: true }) };
   }
 
   /** Replaces a synchronization of this flow from another address. */
@@ -110,10 +118,12 @@ export class Moves {
     const former = this.#session(kernel);
     if (former?.source === source) {
       // The same address by another way: its next attempt goes by that.
+      if (former.o.gentle && !o.gentle) this.#hold(kernel);
       former.o = o;
       return;
     }
     if (former !== undefined) this.#end(former);
+    if (former !== undefined && o.gentle) this.#o.boundary.command({ verb: 'release', kernel });
     const key = tupleKey(kernel);
     const mover = newMover(this.#tried.get(key) ?? o.newest);
     this.#sessions.set(key, { key, kernel, source, o, mover, since: undefined, timer: undefined });
@@ -144,7 +154,7 @@ export class Moves {
   packet(wire: Tuple, packet: Packet): boolean {
     const session = this.#sessionOfWire.get(tupleKey(wire));
     if (session === undefined) return false;
-    const flow = this.#o.boundary.flow(session.kernel);
+    const flow = this.#flowFor(session, packet);
     if (flow === undefined) {
       this.#end(session);
       return true;
@@ -199,7 +209,8 @@ export class Moves {
     if (session.mover.state !== 'waiting') return;
     session.since ??= this.#o.clock.now();
     const { kernel, source, o } = session;
-    const flow = this.#hold(kernel);
+    const held = !o.gentle || session.mover.answered;
+    const flow = held ? this.#hold(kernel) : this.#o.boundary.flow(kernel);
     if (flow === undefined) {
       this.#end(session);
       return;
@@ -224,7 +235,8 @@ export class Moves {
     const isn = seq(word(this.#o.random(4)));
     const nonce = word(this.#o.random(4));
     const pending = this.#o.pendingEpochs(kernel);
-    const draw = { kernel, flow, keys, wire, isn, nonce, pending, ...o };
+    const way = o.way ?? 0;
+    const draw = { kernel, flow, held, keys, wire, isn, nonce, pending, ...o, way };
     this.#advance(session, { event: 'begin', draw });
   }
 
@@ -237,6 +249,14 @@ export class Moves {
     const { flow } = boundary.command({ verb: 'hold', kernel });
     const wasHeld = flow !== undefined && (flow.flags & FLOW_FLAG.HELD) !== 0;
     return wasHeld ? flow : boundary.flow(kernel);
+  }
+
+  /* What is decided by an answer must still be so when it is done. */
+  #flowFor({ kernel, mover }: Session, packet: Packet): Flow | undefined {
+    const flow = this.#o.boundary.flow(kernel);
+    if (flow === undefined || mover.state !== 'syn-sent' || mover.attempt.held) return flow;
+    const { answer } = judgeAnswer(mover.attempt, packet, flow);
+    return answer === 'accepted' || answer === 'overtaken' ? this.#hold(kernel) : flow;
   }
 
   #isTaken(wire: Tuple): boolean {

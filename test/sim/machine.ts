@@ -7,13 +7,13 @@
  * simulation send what they want, and the network drops what comes from nowhere.
  */
 import assert from 'node:assert/strict';
-import { FLOW_FLAG } from '../../src/boundary/abi.gen.js';
+import { FLOW_FLAG, type Flow } from '../../src/boundary/abi.gen.js';
 import { Mobility } from '../../src/daemon/flows/mobility.js';
 import { Stalls } from '../../src/daemon/flows/stalls.js';
 import { Routes } from '../../src/daemon/host/routes.js';
 import { Settling } from '../../src/daemon/host/settling.js';
 import type { LinkChange } from '../../src/link/link-state.js';
-import type { Route } from '../../src/link/route.js';
+import type { Route, Way } from '../../src/link/route.js';
 import type { SyncAgent, SyncEvent } from '../../src/sync/agent.js';
 import { wireOf } from '../../src/sync/handshake.js';
 import { type Address, family } from '../../src/wire/address.js';
@@ -24,8 +24,11 @@ import { Computer, type Surroundings } from './computer.js';
 
 export const GIVE_UP_MS = 60_000;
 export const HOLD_MS = 900_000;
+const FOLLOW_MS = 2000;
 const QUARANTINE_MS = 3000;
 const MTU = 1500;
+/** Of the first link. */
+const INDEX = 2;
 /** The kernel's notifications are read by then; then mobility waits for the rest of a burst. */
 const NEWS_MAX_MS = 3;
 /** A packet may leave from an address that has been gone for as long. */
@@ -59,6 +62,8 @@ export class Machine extends Computer {
   #news: LinkChange[] = [];
   /** When an address was last reachable. */
   readonly #reachable = new Map<Address, number>();
+  /** The link whose routes have the lower metric. */
+  #better: LinkName = 'eth0';
   #mobility: Mobility | undefined;
   #settling: Settling | undefined;
   #stalls: Stalls | undefined;
@@ -91,6 +96,29 @@ export class Machine extends Computer {
     if (!link.addresses.includes(address)) return;
     link.addresses = link.addresses.filter((each) => each !== address);
     this.#changed({ type: 'address-removed', interface: name, address });
+  }
+
+  /** Routes by this link are better than those by the other from now on. */
+  prefer(name: LinkName): void {
+    if (this.#better === name) return;
+    this.#better = name;
+    this.#tell({ type: 'route-changed' });
+  }
+
+  /** Which flow is left behind on a link that works while a better one does, too; undefined: none. */
+  straggler(): string | undefined {
+    const best = this.#byMetric().find(({ carrier, addresses }) => carrier && addresses.length > 0);
+    for (const { flow, kernel } of this.boundary.flows.values()) {
+      const { local } = wireOf(kernel, flow);
+      if (best === undefined || best.addresses.includes(local)) continue;
+      return `${this.name}: ${tupleText(kernel)} is at ${local} still`;
+    }
+    return undefined;
+  }
+
+  #byMetric(): Array<Link & { name: LinkName }> {
+    const order = [this.#better, ...LINKS.filter((name) => name !== this.#better)];
+    return order.map((name) => ({ name, ...this.#link(name) }));
   }
 
   addresses(name: LinkName): readonly Address[] {
@@ -129,7 +157,11 @@ export class Machine extends Computer {
       }
     }
     for (const address of reachable) if (!this.link.owns(address)) this.plug(address);
-    this.#news.push(change, { type: 'route-changed' });
+    this.#tell(change, { type: 'route-changed' });
+  }
+
+  #tell(...news: LinkChange[]): void {
+    this.#news.push(...news);
     this.clock.setTimer(this.random.between(0, NEWS_MAX_MS), () => this.#hear());
   }
 
@@ -161,10 +193,12 @@ export class Machine extends Computer {
     });
   }
 
-  #routeTo(peer: Address): Route | undefined {
-    for (const [name, { carrier, addresses }] of this.#links) {
-      const source = addresses.find((a) => family(a) === family(peer));
-      if (source === undefined) continue;
+  /* No policy rules: by the metric, whatever the source. */
+  #routeTo(peer: Address, way: Way): Route | undefined {
+    for (const { name, carrier, addresses } of this.#byMetric()) {
+      const source = way.from ?? addresses.find((a) => family(a) === family(peer));
+      if (source === undefined || addresses.length === 0) continue;
+      if (way.by !== undefined && way.by !== name) continue;
       if (carrier || this.#options.prefersDeadLinks) return { source, interface: name };
     }
     return undefined;
@@ -178,15 +212,17 @@ export class Machine extends Computer {
     const settling = new Settling(clock, () => this.#mobility?.reconcileSoon());
     const emit = () => undefined;
     const routes = new Routes(
-      (peer) => this.#routeTo(peer),
+      (peer, way) => this.#routeTo(peer, way),
       () => clock.now(),
     );
     const mobility = new Mobility({
       ...{ agent, clock, settling, routes, emit, giveUpMs: GIVE_UP_MS, holdMs: HOLD_MS },
+      followMs: FOLLOW_MS,
+      prefer: [],
       boundary: {
         flow: (kernel) => boundary.flow(kernel),
         command: (c) => boundary.command(c),
-        attached: () => [...LINKS],
+        attached: (placement) => (placement === 'gateway' ? [] : [...LINKS]),
         flows: () => this.#flows(),
       },
       monitor: {
@@ -278,13 +314,21 @@ export class Machine extends Computer {
   #flows() {
     return [...this.boundary.flows.values()].flatMap(({ kernel }) => {
       const flow = this.boundary.flow(kernel);
-      return flow === undefined ? [] : [[kernel, flow] as [Tuple, typeof flow]];
+      return flow === undefined ? [] : [[kernel, this.#placed(kernel, flow)] as [Tuple, Flow]];
     });
   }
 
+  /* As the data plane would: what it sends leaves by the link of its address, and so do the answers. */
+  #placed(kernel: Tuple, flow: Flow): Flow {
+    const { local } = wireOf(kernel, flow);
+    const link = LINKS.findIndex((name) => this.#link(name).addresses.includes(local));
+    if (link < 0) return flow;
+    return { ...flow, outside: INDEX + link, flags: flow.flags | FLOW_FLAG.BOTH_WAYS };
+  }
+
   #seenLinks() {
-    return [...this.#seen].map(([name, { carrier }], index) => ({
-      ...{ name, index, up: true, carrier, carrierChanges: 0, mtu: MTU },
+    return [...this.#seen].map(([name, { carrier }], at) => ({
+      ...{ name, index: INDEX + at, up: true, carrier, carrierChanges: 0, mtu: MTU },
       ...{ ethernet: true, mac: new Uint8Array(6), vmTap: false, master: undefined },
     }));
   }

@@ -15,6 +15,8 @@ type End = 0 | 1;
 export type Act =
   | { do: 'carrier'; link: LinkName; up: boolean }
   | { do: 'add' | 'remove' | 'only'; link: LinkName; place: number }
+  /** Its routes have the lower metric from now on. */
+  | { do: 'prefer'; link: LinkName }
   /** The daemon dies before its n-th act from then on. */
   | { do: 'kill'; after: number }
   /** A middlebox loses its state: no packet of a wire of now gets through any more. */
@@ -41,6 +43,8 @@ export interface Phase {
   /** From then on nothing happens any more, and the roamer is at `home`. */
   healsAt: number;
   home: { link: LinkName; place: number };
+  /** Its other link works as well, at the next place, and then becomes the better one. */
+  spare: boolean;
 }
 
 export interface RoamingScenario {
@@ -81,6 +85,7 @@ function phase(r: Random, roamer: End, flows: number): Phase {
   return {
     ...{ roamer, steps, writes, healsAt, hostility: hostility(r) },
     home: { link: r.pick(['eth0', 'wlan0']), place: r.between(0, PLACES - 1) },
+    spare: r.chance(0.3),
   };
 }
 
@@ -89,7 +94,16 @@ function roams(r: Random, who: End): Step[] {
   const pauseMs = r.pick([20, 200, 1000, 3000]);
   let at = r.between(0, 1000);
   for (let move = r.between(1, 10); move > 0 && at < 25_000; move--) {
-    const acts = r.pick([carried, renumbered, overlapped, flapped, second, killed, forgotten])(r);
+    const acts = r.pick([
+      carried,
+      renumbered,
+      overlapped,
+      flapped,
+      second,
+      rerouted,
+      killed,
+      forgotten,
+    ])(r);
     for (const { afterMs, act } of acts) {
       at += afterMs;
       steps.push({ at, who, act });
@@ -141,6 +155,10 @@ const flapped = (r: Random): Acts => [
 const second = (r: Random): Acts => [
   { afterMs: 0, act: { do: 'carrier', link: 'wlan0', up: r.chance(0.7) } },
   { afterMs: soon(r), act: { do: 'only', link: 'wlan0', place: anyPlace(r) } },
+];
+
+const rerouted = (r: Random): Acts => [
+  { afterMs: soon(r), act: { do: 'prefer', link: r.pick(['eth0', 'wlan0']) } },
 ];
 
 const killed = (r: Random): Acts => [

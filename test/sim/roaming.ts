@@ -16,7 +16,7 @@ import { mappingOf } from './boundary-model.js';
 import { FakeClock } from './fake-clock.js';
 import { checkMapping, checkMirrored, Firewall } from './invariants.js';
 import { FRIENDLY, LinkModel } from './link-model.js';
-import { Machine } from './machine.js';
+import { type LinkName, Machine } from './machine.js';
 import { Middlebox } from './middlebox.js';
 import { openedFlow, tiOpen } from './opened-flow.js';
 import { Random } from './random.js';
@@ -35,6 +35,16 @@ const REST_MAX_MS = 15_000;
 /** And what programs write then, and what they wrote before, has arrived. */
 const TALK_MAX_MS = 10_000;
 const TALK_BYTES = 300;
+
+/** A link that has not led anywhere is tried again by then. */
+const FOLLOW_MAX_MS = 70_000;
+/** Longer than a link must have been the better one. */
+const DOCK_MS = 3_000;
+/**
+ * A synchronization, and one timeout of the end that stays: what it has sent by the old path when
+ * the mover maps is lost.
+ */
+const SILENCE_MAX_MS = 450;
 
 const PACKETS_MAX = 200_000;
 
@@ -60,7 +70,7 @@ export class Roaming {
     this.#random = new Random(seed ^ 0x5449);
     this.#link = new LinkModel(this.clock, this.#random, FRIENDLY);
     this.machines = [this.#newMachine(0, 'client'), this.#newMachine(1, 'server')];
-    for (const who of [0, 1] as const) this.#settle(who, { link: 'eth0', place: 0 });
+    for (const who of [0, 1] as const) this.#settle(who, { link: 'eth0', place: 0 }, false);
     this.#connections = Array.from({ length: this.scenario.flows }, (_, n) => this.#open(n));
     this.#watch();
   }
@@ -94,7 +104,33 @@ export class Roaming {
     const talked = this.clock.now();
     this.#await(REST_MAX_MS, () => this.#unrest());
     this.#checkMirrored();
+    if (phase.spare) this.#dock(phase);
     return { restMs: atRest - healed, talkMs: talked - atRest };
+  }
+
+  /** The other link becomes the better one while both work, and programs talk: nobody notices. */
+  #dock({ roamer, home }: Phase): void {
+    const machine = this.machines[roamer];
+    for (const each of this.machines) each.killAfter(Number.POSITIVE_INFINITY);
+    this.#await(FOLLOW_MAX_MS, () => machine.straggler() ?? this.#unrest());
+    machine.prefer(otherLink(home.link));
+    const until = this.clock.now() + DOCK_MS;
+    for (let at = 0; at < DOCK_MS; at += 25) {
+      for (const { tuples, kernels } of this.#connections) {
+        const [here, there] = at % 50 === 0 ? ([0, 1] as const) : ([1, 0] as const);
+        this.clock.setTimer(at, () => {
+          kernels[here].write(this.#random.between(1, 50));
+          const { written } = kernels[here];
+          this.clock.setTimer(SILENCE_MAX_MS, () => {
+            const about = `${tupleText(tuples[0])} while it follows a route, at ${this.clock.now()}`;
+            assert.ok(kernels[there].read >= written, `${about}: ${SILENCE_MAX_MS} ms of silence`);
+          });
+        });
+      }
+    }
+    this.clock.run({ atMost: until, until: () => this.clock.now() >= until });
+    this.#await(FOLLOW_MAX_MS, () => machine.straggler() ?? this.#unrest());
+    this.#checkMirrored();
   }
 
   /** Until there is nothing to complain of. */
@@ -187,6 +223,9 @@ export class Roaming {
       case 'only':
         this.#leaveOnly(machine, act.link, this.#addressAt(who, act.place));
         break;
+      case 'prefer':
+        machine.prefer(act.link);
+        break;
       case 'kill':
         machine.killAfter(act.after);
         break;
@@ -200,18 +239,20 @@ export class Roaming {
     machine.add(link, address);
   }
 
-  #settle(who: 0 | 1, { link, place }: Phase['home']): void {
+  #settle(who: 0 | 1, { link, place }: Phase['home'], spare: boolean): void {
     const machine = this.machines[who];
-    const left = link === 'eth0' ? 'wlan0' : 'eth0';
-    machine.carrier(left, false);
+    const left = otherLink(link);
+    machine.carrier(left, spare);
     for (const old of machine.addresses(left)) machine.remove(left, old);
+    if (spare) machine.add(left, this.#addressAt(who, (place + 1) % PLACES));
+    machine.prefer(link);
     machine.carrier(link, true);
     this.#leaveOnly(machine, link, this.#addressAt(who, place));
   }
 
-  #heal({ roamer, home }: Phase): void {
+  #heal({ roamer, home, spare }: Phase): void {
     this.#link.hostility = FRIENDLY;
-    this.#settle(roamer, home);
+    this.#settle(roamer, home, spare);
     // Its links may be down; where it is has not changed.
     const other = this.machines[roamer === 0 ? 1 : 0];
     for (const link of ['eth0', 'wlan0'] as const) {
@@ -231,3 +272,5 @@ export class Roaming {
     }
   }
 }
+
+const otherLink = (link: LinkName): LinkName => (link === 'eth0' ? 'wlan0' : 'eth0');

@@ -100,6 +100,7 @@ export function keysOf(flow: Flow): EndKeys {
 export const drawOf = (flow: Flow, o: Partial<Draw> = {}): Draw => ({
   kernel: MOVER_KERNEL,
   flow,
+  held: true,
   keys: keysOf(flow),
   wire: MOVER_WIRE,
   isn: ISN_MOVER,
@@ -107,6 +108,7 @@ export const drawOf = (flow: Flow, o: Partial<Draw> = {}): Draw => ({
   pending: [],
   mtu: 1500,
   redirect: false,
+  way: 0,
   ...o,
 });
 

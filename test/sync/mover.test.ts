@@ -90,6 +90,53 @@ describe('waiting', () => {
   });
 });
 
+describe('while the old path works', () => {
+  const unheld = { held: false };
+
+  test('nothing has gone either way since the SYN: its answer commits', () => {
+    const f = flows();
+    f.mover.sndUna = f.mover.sndNxt;
+    f.peer.rcvNxt = f.mover.sndNxt;
+    const mover = synSent(f.mover, unheld);
+    assert.equal(onPacket(mover, synAckTo(mover, f.peer), f.mover).next.state, 'confirming');
+  });
+
+  test('more has: once more, and held', () => {
+    const f = flows();
+    const mover = synSent(f.mover, unheld);
+    const synAck = synAckTo(mover, f.peer);
+    const { next, effects } = onPacket(mover, synAck, {
+      ...f.mover,
+      rcvNxt: seqAdd(f.mover.rcvNxt, 1),
+    });
+    assert.deepEqual(next, { state: 'waiting', failures: 0, newest: 1, answered: true });
+    assert.deepEqual(brief(effects), ['send R', 'delete-wire', 'disarm', 'begin']);
+  });
+
+  test('the old path has told the peer more than the SYN: the same, and no end', () => {
+    const { mover } = flows();
+    const { attempt } = synSent(mover);
+    const rst = signRst(keysOf(mover).theirs, { kind: 'ti-rst', reason: REFUSAL.tiack, epoch: 1 });
+    const packet = resetOf(attempt.syn, rst);
+    const { next, effects } = onPacket(synSent(mover, unheld), packet, mover);
+    assert.ok(next.state === 'waiting' && next.answered);
+    assert.deepEqual(brief(effects), ['delete-wire', 'disarm', 'begin']);
+    assert.equal(onPacket(synSent(mover), packet, mover).next.state, 'failed');
+  });
+
+  test('held, and no answer any more: the old path goes on after 750 ms', () => {
+    const { mover } = flows();
+    const waiting = { state: 'waiting', failures: 0, newest: 1, answered: true } as const;
+    const sent = stepMover(waiting, { event: 'begin', draw: drawOf(mover) });
+    const again = on(sent.next, 'timer');
+    const { next, effects } = on(again.next, 'timer');
+    const arms = [sent, again].flatMap((step) => brief(step.effects).filter((e) => /^arm/.test(e)));
+    assert.deepEqual(arms, ['arm 250', 'arm 500']);
+    assert.ok(next.state === 'waiting' && !next.answered);
+    assert.ok(brief(effects).includes('release'));
+  });
+});
+
 describe('syn-sent', () => {
   test('no answer: the same SYN, at the pace of the backoff; then a new attempt', () => {
     const { mover } = flows();
@@ -106,7 +153,12 @@ describe('syn-sent', () => {
     assert.deepEqual(pauses, ['arm 500', 'arm 1000', 'arm 2000', 'arm 2000']);
     const { next, effects } = on(state, 'timer');
     assert.deepEqual(brief(effects), ['delete-wire', 'report failed no-answer', 'disarm', 'begin']);
-    assert.deepEqual(next, { state: 'waiting', failures: SYN_TRIES_MAX, newest: 1 });
+    assert.deepEqual(next, {
+      state: 'waiting',
+      failures: SYN_TRIES_MAX,
+      newest: 1,
+      answered: false,
+    });
     const again = stepMover(next, { event: 'begin', draw: drawOf(mover) });
     assert.ok(brief(again.effects).includes(`arm ${BACKOFF_MS[3]}`), 'the pace stays');
     assert.equal(newestEpoch(again.next), 5);
@@ -114,12 +166,12 @@ describe('syn-sent', () => {
 
   test('a peer that is ahead is caught up with: the epoch goes up by more each time', () => {
     const { mover } = flows();
-    let state: Mover = { state: 'waiting', failures: 0, newest: undefined };
+    let state: Mover = { state: 'waiting', failures: 0, newest: undefined, answered: false };
     const epochs: (number | undefined)[] = [];
     for (let i = 0; i < 6; i++) {
       const begun: Mover = stepMover(state, { event: 'begin', draw: drawOf(mover) }).next;
       epochs.push(newestEpoch(begun));
-      state = { state: 'waiting', failures: i + 1, newest: newestEpoch(begun) };
+      state = { state: 'waiting', failures: i + 1, newest: newestEpoch(begun), answered: false };
     }
     assert.deepEqual(epochs, [1, 2, 4, 8, 12, 16]);
   });
@@ -148,7 +200,7 @@ describe('syn-sent', () => {
     const mover = synSent(flows().mover);
     const { next, effects } = onPacket(mover, bareReset(mover));
     assert.deepEqual(brief(effects), ['delete-wire', 'report failed refused', 'arm 250']);
-    assert.deepEqual(next, { state: 'waiting', failures: 1, newest: 1 });
+    assert.deepEqual(next, { state: 'waiting', failures: 1, newest: 1, answered: false });
   });
 
   test('refusals in a row slow down', () => {

@@ -138,7 +138,7 @@ for (const v of synchronizationVectors) {
     const wire = outgoing(packetOf(v, 'SYN').packet);
     const isn = seq(v.wire_isn_mover);
     const nonce = word(v.nonce_mover);
-    const drawn = { wire, isn, nonce, pending: [], mtu: 1500, redirect: false };
+    const drawn = { held: true, wire, isn, nonce, pending: [], mtu: 1500, redirect: false, way: 0 };
     const draw = { kernel, flow: mover, keys, ...drawn };
     const sent = stepMover(newMover(), { event: 'begin', draw });
     assert.ok(sent.next.state === 'syn-sent');

@@ -46,6 +46,8 @@ export interface Config {
   giveUpMs: number;
   /** A flow whose peer has been silent for so long, while something is unanswered, is reset. */
   holdMs: number;
+  /** How long another link must have been the better one before flows follow; Infinity: never. */
+  followMs: number;
   /** How long a bare RST on a silent path is kept back. */
   quarantineMs: number;
   /** A flow without a packet for so long is forgotten. */
@@ -60,6 +62,13 @@ export interface Config {
   flowsMax: number;
   /** Shell command that renews the addresses of the interface $1; undefined: find the client. */
   renew: string | undefined;
+  /** Which interfaces flows shall live on. */
+  prefer: Array<{
+    interface: string;
+    cost: number;
+    never: boolean;
+    port?: number | undefined;
+  }>;
   psk: Psk | undefined;
   /** What is done for the VMs on our taps. */
   vm: {
@@ -80,6 +89,16 @@ const shellCommand = z.string('must be a string').min(1, 'must not be empty').op
 
 const patterns = z.array(interfacePattern, 'must be an array of strings').default([]);
 
+const PREFER_SHAPE = z.strictObject(
+  {
+    interface: interfacePattern,
+    cost: integer(0, 65_535).default(0),
+    never: z.boolean('must be true or false').default(false),
+    port: integer(1, 65_535).optional(),
+  },
+  'must be a table',
+);
+
 const VM_SHAPE = z.strictObject({ moved: shellCommand }, 'must be a table');
 
 const FILE_SHAPE = z.strictObject({
@@ -91,6 +110,8 @@ const FILE_SHAPE = z.strictObject({
   give_up: duration('1s', '24h').default(60_000),
   // Above a week a timer of Node's would run out of bits.
   hold: duration('10s', '7d').default(900_000),
+  // Routes change twice and three times while a network comes up.
+  follow: duration('0s', '1h', { never: true }).default(2_000),
   quarantine: duration('0s', '60s').default(3_000),
   idle: duration('1m', '365d').default(86_400_000),
   // Middleboxes are replaced now and then.
@@ -106,12 +127,17 @@ const FILE_SHAPE = z.strictObject({
     .default({ first: 10_000, last: 32_767 }),
   flows_max: integer(16, 4_194_304).default(65_536),
   renew: shellCommand,
+  prefer: z.array(PREFER_SHAPE, 'must be tables like [[prefer]]').default([]),
   psk: pskShape.optional(),
   vm: VM_SHAPE.default({}),
   log: z.enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`).default('info'),
 });
 
-const TABLES: Readonly<Record<string, z.ZodObject>> = { psk: pskShape, vm: VM_SHAPE };
+const TABLES: Readonly<Record<string, z.ZodObject>> = {
+  prefer: PREFER_SHAPE,
+  psk: pskShape,
+  vm: VM_SHAPE,
+};
 
 const keysOf = (table: string | undefined): string[] =>
   Object.keys((TABLES[table ?? ''] ?? FILE_SHAPE).shape);
@@ -156,6 +182,7 @@ export function parseConfig(text: string, path: string): Config {
     stateDir: data.state_dir,
     giveUpMs: data.give_up,
     holdMs: data.hold,
+    followMs: data.follow,
     quarantineMs: data.quarantine,
     idleMs: data.idle,
     plainPeerTtlMs: data.plain_peer_ttl,
@@ -164,6 +191,7 @@ export function parseConfig(text: string, path: string): Config {
     sourcePorts: data.source_ports,
     flowsMax: data.flows_max,
     renew: data.renew,
+    prefer: data.prefer,
     psk: data.psk && readPsk(data.psk, text, path),
     vm: { moved: data.vm.moved },
     log: data.log,
@@ -218,10 +246,12 @@ function integer(low: number, high: number) {
   return z.int(what).min(low, what).max(high, what);
 }
 
-function duration(low: string, high: string) {
-  const what = `must be a duration with a unit, "${low}" to "${high}" (units: ms, s, m, h, d)`;
+function duration(low: string, high: string, { never = false } = {}) {
+  const or = never ? ', or "never"' : '';
+  const what = `must be a duration with a unit, "${low}" to "${high}"${or} (units: ms, s, m, h, d)`;
   const [lowMs = 0, highMs = 0] = [parseDurationMs(low), parseDurationMs(high)];
   return z.string(what).transform((text, context) => {
+    if (never && text === 'never') return Number.POSITIVE_INFINITY;
     const durationMs = parseDurationMs(text);
     if (durationMs !== undefined && durationMs >= lowMs && durationMs <= highMs) return durationMs;
     context.addIssue({ code: 'custom', message: `${JSON.stringify(text)} ${what}` });

@@ -14,9 +14,10 @@ import { FLOW_FLAG, type Flow } from '../../boundary/abi.gen.js';
 import type { Boundary } from '../../boundary/boundary.js';
 import { attempt } from '../../libc/guard.js';
 import type { LinkChange, LinkMonitor } from '../../link/monitor.js';
+import type { Route } from '../../link/route.js';
 import type { Clock, Outlet, SyncAgent } from '../../sync/agent.js';
 import type { FailureReason, SyncEvent } from '../../sync/event.js';
-import { wireOf } from '../../sync/handshake.js';
+import { wayOf, wireOf } from '../../sync/handshake.js';
 import { resetFromPeer } from '../../sync/segments.js';
 import { type Address, isLinkLocal } from '../../wire/address.js';
 import { encodePacket } from '../../wire/packet.js';
@@ -28,13 +29,17 @@ import type { Routes } from '../host/routes.js';
 import type { Settling } from '../host/settling.js';
 import { flowIsAlive, isForwarded } from '../view/flow-views.js';
 import type { Emit } from '../view/monitor-events.js';
+import { Following } from './following.js';
 import { Journeys } from './journeys.js';
-import { lookAround } from './surroundings.js';
-import type { Uplinks, UplinksSeen } from './uplinks.js';
-import { type Course, course, type Surroundings, whereabouts } from './whereabouts.js';
+import { costOf, type Preference } from './prefer.js';
+import { lookAround, type Picture } from './surroundings.js';
+import type { Uplinks } from './uplinks.js';
+import { type Course, course, type Surroundings, type Wire, whereabouts } from './whereabouts.js';
 
 /* The kernel announces an address, its routes and the end of DAD in one burst. */
 const BURST_MS = 2;
+
+const LATER_MS = 500;
 
 /* Reading a large flow table must not become all that the daemon does, when routes change all the
  * time; a thousand flows are read in 10 ms, and are no reason to wait.
@@ -53,7 +58,7 @@ export interface MobilityOptions {
   >;
   monitor: Pick<LinkMonitor, 'links' | 'addresses' | 'catchUp'>;
   retention: Pick<Retention, 'update'>;
-  routes: Pick<Routes, 'to' | 'changed' | 'differ'>;
+  routes: Pick<Routes, 'to' | 'from' | 'changed' | 'differ'>;
   settling: Pick<Settling, 'isSettling'>;
   detours: Pick<Detours, 'update' | 'ended' | 'dependOnRoutes'>;
   uplinks: Pick<Uplinks, 'update' | 'routes' | 'around'>;
@@ -68,6 +73,10 @@ export interface MobilityOptions {
   clock: Clock;
   giveUpMs: number;
   holdMs: number;
+  /** How long another link must have been the better one before flows follow; Infinity: never. */
+  followMs: number;
+  /** What the operator says of interfaces. */
+  prefer: readonly Preference[];
   emit: Emit;
 }
 
@@ -76,13 +85,16 @@ export class Mobility {
   readonly moves = { completed: 0, failed: 0 };
   readonly #o: MobilityOptions;
   readonly #journeys: Journeys;
+  readonly #following: Following;
   #timer: unknown;
-  #recent: Surroundings | undefined;
+  #later: unknown;
+  #recent: Picture | undefined;
   #restUntil = 0;
 
   constructor(o: MobilityOptions) {
     this.#o = o;
     this.#journeys = new Journeys({ ...o, over: (kernel, reason) => this.#fail(kernel, reason) });
+    this.#following = new Following({ ...o, lookAgain: () => this.reconcileSoon() });
   }
 
   /** To be called with each change that the monitor sees. */
@@ -113,6 +125,14 @@ export class Mobility {
     this.#timer ??= this.#o.clock.setTimer(inMs, () => this.reconcile());
   }
 
+  /* When those that move at once have arrived, more or less. */
+  #reconcileLater(): void {
+    this.#later ??= this.#o.clock.setTimer(LATER_MS, () => {
+      this.#later = undefined;
+      this.reconcile();
+    });
+  }
+
   /** Looks at every flow and does what its whereabouts ask for. */
   reconcile(): void {
     // An address that we have just dropped ourselves is still there, as far as is known here.
@@ -123,20 +143,24 @@ export class Mobility {
     const picture = this.#lookAround();
     const flows = this.#readFlows().filter(this.#concerns(picture));
     this.#anyHeld = false;
+    this.#anyBusy = false;
     this.#o.retention.update(
       flows,
       (address) => picture.holders(address).length > 0,
       (flow, address) => this.#o.uplinks.routes(flow, address),
     );
     attempt(() => this.#o.detours.update(flows));
-    this.#o.agent.together(() => {
-      for (const [kernel, flow] of flows) {
-        if (flowIsAlive(flow)) attempt(() => this.#settle(kernel, flow, picture));
-      }
-    });
+    this.#anyChoice = this.#o.boundary.attached().length > 1;
+    this.#following.look(() =>
+      this.#o.agent.together(() => {
+        for (const [kernel, flow] of flows) {
+          if (flowIsAlive(flow)) attempt(() => this.#settle(kernel, flow, picture));
+        }
+      }),
+    );
   }
 
-  #lookAround(): Surroundings & UplinksSeen {
+  #lookAround(): Picture {
     return lookAround({ ...this.#o, isLocal: (a) => this.#o.own.isLocal(a) });
   }
 
@@ -172,11 +196,21 @@ export class Mobility {
     if (event.type === 'proven') {
       /* It may have been held again meanwhile: a link that flapped in the middle. */
       if (this.#anyHeld) this.reconcileSoon();
-      if (this.#journeys.end(kernel)) this.moves.completed += 1;
+      else if (this.#anyBusy) this.#reconcileLater();
+      const hasFollowed = this.#following.arrived(kernel);
+      if (this.#journeys.end(kernel) || hasFollowed) this.moves.completed += 1;
+    } else if (event.type === 'failed' && this.#following.has(kernel)) {
+      // What it asked may have been of no use, but where it is it goes on.
+      if (event.final) this.#stay(kernel);
     } else if (event.type === 'failed') {
       const wasUnderway = this.#journeys.failed(kernel, event.reason);
       if (wasUnderway && event.final) this.#fail(kernel, event.reason);
     }
+  }
+
+  #stay(kernel: Tuple): void {
+    this.#following.failed(kernel);
+    this.#o.boundary.command({ verb: 'release', kernel });
   }
 
   /** Whether a flow is on its way to another address. */
@@ -203,6 +237,7 @@ export class Mobility {
    */
   reset(kernel: Tuple, reason: string): void {
     this.#journeys.end(kernel);
+    this.#following.end(kernel);
     this.#o.agent.cancel(kernel);
     const flow = this.#o.boundary.flow(kernel);
     attempt(() => {
@@ -218,42 +253,76 @@ export class Mobility {
   /** Forgets what is known of a flow that has ended. */
   ended(kernel: Tuple): void {
     this.#journeys.end(kernel);
+    this.#following.end(kernel);
     this.#o.agent.cancel(kernel);
     this.#o.detours.ended(kernel);
   }
 
   close(): void {
     this.#o.clock.clearTimer(this.#timer);
+    this.#o.clock.clearTimer(this.#later);
     this.#journeys.close();
+    this.#following.close();
   }
 
   /* Flows without a way to their peer wait for a route, so route changes matter. */
   #anyHeld = false;
 
+  /* Flows that are being synchronized where they are: then they may have to go on. */
+  #anyBusy = false;
+
+  /* There is more than one link to be on. */
+  #anyChoice = true;
+
   #dependsOnRoutes(): boolean {
+    if (this.#anyChoice) return true;
     return this.#journeys.size > 0 || this.#anyHeld || this.#o.detours.dependOnRoutes;
   }
 
-  #settle(kernel: Tuple, flow: Flow, picture: Surroundings & UplinksSeen): void {
+  #settle(kernel: Tuple, flow: Flow, picture: Picture): void {
     const wire = wireOf(kernel, flow);
-    const s = this.#o.uplinks.around(flow, wire.local, picture);
+    const around = this.#o.uplinks.around(flow, wire.local, picture);
+    const { prefer } = this.#o;
+    const cost = (name: string) => costOf(name, prefer, kernel);
+    const s = prefer.length === 0 ? around : { ...around, cost };
     const held = (flow.flags & FLOW_FLAG.HELD) !== 0;
     /* Released below, or looked at again when the agent has proven it. */
     if (held) this.#anyHeld = true;
-    const next = course(whereabouts(wire.local, wire.remote, s), {
-      local: wire.local,
-      held,
+    const { local, remote } = wire;
+    const kept = keptOn(flow, picture);
+    const where = whereabouts({ local, remote, kept }, s);
+    const underway = this.#o.agent.underway(kernel);
+    const next = course(where, {
+      ...{ local, held, underway },
       unproven: (flow.flags & FLOW_FLAG.UNPROVEN) !== 0,
-      underway: this.#o.agent.underway(kernel),
-      trying: this.#o.isTrying(kernel),
+      moved: flow.active !== 0,
+      stale: wayOf(flow) !== 0 && !s.holders(local).some((h) => h.carrier && h.interface === kept),
+      trying: this.#isTrying(kernel, s),
     });
-    this.#take(next, { kernel, wire, held });
+    if (underway !== undefined || next.do === 'synchronize') this.#anyBusy = true;
+    const isDue = where.at === 'home' && this.#isDue(where);
+    if (next.do !== 'follow') this.#take(next, { kernel, wire, held });
+    else if (isDue) this.#follow(kernel, wire, next);
+    if (next.do !== 'follow' && isDue) this.#reconcileLater();
+  }
+
+  #isDue({ interface: from, better }: { interface: string; better?: Route }): boolean {
+    return better !== undefined && this.#following.isDue({ from, to: better.interface });
+  }
+
+  /* From an address that is there still. */
+  #isTrying(kernel: Tuple, s: Surroundings): boolean {
+    if (!this.#o.isTrying(kernel)) return false;
+    const source = this.#o.agent.underway(kernel)?.source;
+    return source !== undefined && s.holders(source).some((holder) => holder.carrier);
   }
 
   #take(next: Course, { kernel, wire, held }: { kernel: Tuple; wire: Tuple; held: boolean }): void {
     const { agent, boundary } = this.#o;
+    if (next.do !== 'nothing') this.#following.end(kernel);
     switch (next.do) {
       case 'nothing':
+      case 'follow':
         break;
       case 'synchronize':
         this.#journeys.begin(kernel);
@@ -266,6 +335,9 @@ export class Mobility {
         agent.suspend(kernel);
         this.#o.held(kernel);
         break;
+      case 'let go':
+        boundary.command({ verb: 'let-go', kernel });
+        break;
       case 'go on':
         this.#journeys.end(kernel);
         agent.cancel(kernel);
@@ -274,10 +346,22 @@ export class Mobility {
     }
   }
 
-  #move(kernel: Tuple, wire: Tuple, to: { source: Address; interface: string }): void {
-    this.#o.agent.move(kernel, to.source, {
+  /* While its path works: make before break. */
+  #follow(kernel: Tuple, wire: Tuple, to: Destination & { from: string }): void {
+    this.#journeys.end(kernel);
+    this.#following.begin(kernel, { from: to.from, to: to.interface });
+    this.#move(kernel, wire, { ...to, gentle: true });
+  }
+
+  #move(kernel: Tuple, wire: Tuple, to: Destination): void {
+    const { agent, boundary, monitor, routes } = this.#o;
+    const link = monitor.links().find(({ name }) => name === to.interface);
+    const isGateway = boundary.attached('gateway').includes(to.interface);
+    agent.move(kernel, to.source, {
       mtu: this.#mtuOf(to.interface, wire.remote),
-      redirect: this.#o.routes.differ(kernel, { ...wire, local: to.source }),
+      redirect: routes.differ(kernel, { ...wire, local: to.source }),
+      ...(link !== undefined && !isGateway && { way: link.index }),
+      ...(to.gentle && { gentle: true }),
     });
   }
 
@@ -294,7 +378,7 @@ export class Mobility {
   }
 
   /* For flows that stall: a thousand do so in one turn of the event loop when their peer is away. */
-  #recentPicture(): Surroundings {
+  #recentPicture(): Picture {
     if (this.#recent === undefined) {
       this.#recent = this.#lookAround();
       this.#o.clock.setTimer(0, () => {
@@ -303,4 +387,17 @@ export class Mobility {
     }
     return this.#recent;
   }
+}
+
+interface Destination {
+  source: Address;
+  interface: string;
+  gentle?: boolean;
+}
+
+/** The interface that a flow is kept on: that of its mapping, or where it comes in and leaves. */
+function keptOn(flow: Flow, picture: Picture): Wire['kept'] {
+  const way = wayOf(flow);
+  if (way !== 0) return picture.nameOf(way);
+  return (flow.flags & FLOW_FLAG.BOTH_WAYS) === 0 ? undefined : picture.nameOf(flow.outside);
 }

@@ -17,6 +17,7 @@ import { attempt } from '../../libc/guard.js';
 import { monotonicMs, msOfNs } from '../../libc/monotonic.js';
 import { type Address, address, family } from '../../wire/address.js';
 import { uplinksPath } from '../config/run-directory.js';
+import { isForwarded } from '../view/flow-views.js';
 import type { Surroundings } from './whereabouts.js';
 
 /* Some years of daily renumbering. */
@@ -87,7 +88,7 @@ export class Uplinks {
    * not one of ours, which NAT has lent it.  `local`: of its wire, held by no interface.
    */
   routes(flow: Flow, local: Address): boolean {
-    return flow.outside !== 0 && !this.#entries.some((entry) => entry.address === local);
+    return isForwarded(flow) && !this.#entries.some((entry) => entry.address === local);
   }
 
   /**

@@ -16,6 +16,7 @@ import {
   networkManagerDisconnected,
 } from './networkmanager.js';
 import { addressOnLo, localRoute, virtualAddressMoves } from './service-addresses.js';
+import { dock, undock } from './uplinks.js';
 import { vpn } from './vpn.js';
 
 export const HOST_CASES: readonly HostCase[] = [
@@ -42,4 +43,6 @@ export const HOST_CASES: readonly HostCase[] = [
   ipv6Off,
   onLink,
   privacy,
+  dock,
+  undock,
 ];

@@ -37,6 +37,8 @@ describe('values', () => {
       stateDir: '/var/lib/tiflow',
       giveUpMs: 60_000,
       holdMs: 900_000,
+      prefer: [],
+      followMs: 2_000,
       quarantineMs: 3_000,
       idleMs: 86_400_000,
       plainPeerTtlMs: 3_600_000,
@@ -61,6 +63,7 @@ describe('values', () => {
       state_dir = "/var/other"
       give_up = "1.5m"
       hold = "12h"
+      follow = "never"
       quarantine = "500ms"
       idle = "7d"
       plain_peer_ttl = "1d"
@@ -70,6 +73,13 @@ describe('values', () => {
       flows_max = 1000
       renew = "/usr/local/bin/renew $1"
       log = "debug"
+      [[prefer]]
+      interface = "wwan*"
+      cost = 100
+      [[prefer]]
+      interface = "wlan0"
+      never = true
+      port = 22
       [psk]
       key_id = 2
       require = true
@@ -85,6 +95,11 @@ describe('values', () => {
       stateDir: '/var/other',
       giveUpMs: 90_000,
       holdMs: 43_200_000,
+      prefer: [
+        { interface: 'wwan*', cost: 100, never: false },
+        { interface: 'wlan0', cost: 0, never: true, port: 22 },
+      ],
+      followMs: Number.POSITIVE_INFINITY,
       quarantineMs: 500,
       idleMs: 604_800_000,
       plainPeerTtlMs: 86_400_000,
@@ -138,6 +153,15 @@ const MISTAKES: [string, string, string[]][] = [
     [
       'tiflow.toml:2: vm.movd: unknown key (did you mean "moved"?)',
       'tiflow.toml:3: vm.moved: must not be empty',
+    ],
+  ],
+  [
+    'a preference',
+    '[[prefer]]\ninterface = "wwan*"\n[[prefer]]\ninterfaces = "x"\ncost = -1\n',
+    [
+      'tiflow.toml:3: prefer.1.interface: missing: must be a string',
+      'tiflow.toml:4: prefer.1.interfaces: unknown key (did you mean "interface"?)',
+      'tiflow.toml:5: prefer.1.cost: must be an integer from 0 to 65535',
     ],
   ],
   [

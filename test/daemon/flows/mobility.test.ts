@@ -82,6 +82,7 @@ function machine(o: object = {}) {
     held: nothing,
     clock,
     giveUpMs: GIVE_UP_MS,
+    prefer: [],
     holdMs: HOLD_MS,
     emit: nothing,
   };

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, statSync } from 'node:fs';
 import { test } from 'node:test';
-import { FLOW_SIZE, type Flow, readFlow } from '../../../src/boundary/abi.gen.js';
+import { FLOW_FLAG, FLOW_SIZE, type Flow, readFlow } from '../../../src/boundary/abi.gen.js';
 import { uplinksPath } from '../../../src/daemon/config/run-directory.js';
 import { Uplinks, type UplinksSeen } from '../../../src/daemon/flows/uplinks.js';
 import { type Surroundings, whereabouts } from '../../../src/daemon/flows/whereabouts.js';
@@ -22,19 +22,21 @@ const newOnUp0 = { address: NEW, index: UP0 };
 /** A flow of a host behind the gateway that came in by up0. */
 function flowOf(createdMs: number, outside = UP0): Flow {
   const flow = readFlow(new DataView(new ArrayBuffer(FLOW_SIZE)));
-  return { ...flow, outside, created: BigInt(createdMs) * 1_000_000n };
+  const flags = outside === 0 ? 0 : FLOW_FLAG.FORWARDED;
+  return { ...flow, flags, outside, created: BigInt(createdMs) * 1_000_000n };
 }
 
 /** The machine with these addresses on up0, and a carrier or not. */
 const seen = (own: string[], carrier = true): Surroundings & UplinksSeen => ({
   holders: (a) => (own.includes(a) ? [{ interface: 'up0', carrier }] : []),
-  routeTo: () => ({ source: NEW, interface: 'up0', gateway: address('198.51.100.1') }),
+  ways: () => [{ source: NEW, interface: 'up0', gateway: address('198.51.100.1') }],
+  wayFrom: () => undefined,
   attached: () => true,
   uplink: (index) => (index === UP0 ? { interface: 'up0', carrier } : undefined),
 });
 
 function where(uplinks: Uplinks, flow: Flow, s: Surroundings & UplinksSeen, local = INNER): string {
-  return whereabouts(local, PEER, uplinks.around(flow, local, s)).at;
+  return whereabouts({ local, remote: PEER }, uplinks.around(flow, local, s)).at;
 }
 
 test('home while the gateway is called as it was when the flow began', (t) => {
@@ -55,7 +57,7 @@ test('elsewhere when the gateway has another address; new flows are at home ther
 
 test('between two addresses: stranded; the old one back: home', (t) => {
   const uplinks = new Uplinks(temporaryDirectory(t));
-  const nowhere = { ...seen([]), routeTo: () => undefined };
+  const nowhere = { ...seen([]), ways: () => [] };
   uplinks.update([oldOnUp0], 1000);
   uplinks.update([], 9000);
   assert.equal(where(uplinks, flowOf(5000), nowhere), 'stranded');
