@@ -69,6 +69,8 @@ const RATE = 20_000;
 /** A kernel that has backed off sends again within twice the time that nothing came. */
 const PATIENCE_MS = 5_000;
 const PROBE_MS = 100;
+/** What was on its way when it happened has arrived by then. */
+const UNDER_WAY_MS = 300;
 
 export class TwinsStage extends Scene<TwinsLab> {
   #port = 5001;
@@ -148,7 +150,7 @@ export class TwinsStage extends Scene<TwinsLab> {
   }
 
   async #judge(open: readonly Open[]): Promise<void> {
-    const since = now();
+    const since = now() + UNDER_WAY_MS;
     const outcomes = await Promise.all(open.map((each) => this.#outcome(each, since)));
     const going = open.filter((_, i) => outcomes[i] === 'goes on');
     await this.#checkProtected('after', going);
