@@ -18,6 +18,18 @@ async function attached(machine: Machine): Promise<void> {
   await machine.lab.watchDaemon();
 }
 
+export const clsactGone: HostCase = {
+  name: 'host-clsact-gone',
+  summary: 'another tool deletes the qdisc that the boundary hangs on',
+  software: 'iproute2: tc qdisc del',
+  twins: { addresses: 'static' },
+  talks: [FLOW_STAYS, LEGACY_STAYS],
+  async happen(machine) {
+    if (machine.hasTiflow) machine.run('tc', 'qdisc', 'del', 'dev', 'eth0', 'clsact');
+    await attached(machine);
+  },
+};
+
 export const recreated: HostCase = {
   name: 'host-recreated',
   summary: 'the interface is deleted and made again, with the same addresses',

@@ -18,8 +18,8 @@ IPv6 with \`--ipv6\`.
 | reset | a program was told, within \`give_up\` |
 | dead | nobody is told anything, and nothing arrives any more |
 
-After each of them a new connection works, and is protected. The network managers are Debian's packages, unpacked into
-\`/var/cache/tiflow-lab\` and not installed.
+After each of them a new connection of the host works, and is protected, unless its user has disconnected it. The network managers
+are Debian's packages, unpacked into \`/var/cache/tiflow-lab\` and not installed.
 `;
 
 const TABLE = `| case | scenario | software | without tiflow | with tiflow |

@@ -4,7 +4,7 @@
  */
 import type { HostCase } from '../twins/stage.js';
 import { ipv6Off, noIpv6, onLink, privacy } from './addressing.js';
-import { late, recreated, recreatedElsewhere } from './attachment.js';
+import { clsactGone, late, recreated, recreatedElsewhere } from './attachment.js';
 import { bgp } from './bgp.js';
 import { dhclient, dhcpcd, dhcpDown, udhcpc } from './dhcp-clients.js';
 import { firewallOut, tproxy } from './firewalls.js';
@@ -36,6 +36,7 @@ export const HOST_CASES: readonly HostCase[] = [
   marks,
   firewallOut,
   tproxy,
+  clsactGone,
   recreated,
   recreatedElsewhere,
   late,
