@@ -30,6 +30,8 @@ protocol bgp to_router {
   local ${machine.address(family)} as ${ROUTER_AS + machine.number};
   neighbor ${NET.A.router[family]} as ${ROUTER_AS};
   connect delay time 1;
+  error wait time 1, 2;
+  connect retry time 1;
   ipv${family} { import none; export where source = RTS_DEVICE; };
 }
 `;
