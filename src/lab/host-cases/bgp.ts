@@ -41,11 +41,14 @@ const learning = (machines: readonly Machine[], family: Family): string =>
 protocol kernel { ipv${family} { import none; export all; }; }
 ${machines.map((machine) => session(machine, family)).join('')}`;
 
+const LINK: Record<Family, string> = { 4: '10.1.0.0/24', 6: '2001:db8:1::/64' };
+
+/* Not the route to the link that they share: IPv6 prefers one by a machine to its own. */
 const session = (machine: Machine, family: Family): string => `protocol bgp of_${machine.name} {
   local ${NET.A.router[family]} as ${ROUTER_AS};
   neighbor ${machine.address(family)} as ${ROUTER_AS + machine.number};
   passive;
-  ipv${family} { import all; export none; };
+  ipv${family} { import where net != ${LINK[family]}; export none; };
 }
 `;
 
