@@ -86,6 +86,23 @@ export const networkManager: HostCase = {
   },
 };
 
+export const networkManagerQuick: HostCase = {
+  name: 'host-networkmanager-quick',
+  summary: 'the cable goes to another network so quickly that NetworkManager keeps its lease',
+  software: networkManager.software,
+  seldom: true,
+  twins: { addresses: 'dhcp' },
+  talks: [FLOW, LEGACY_DIES],
+  prepare: (machine) => startNetworkManager(machine, WIRED),
+  async happen(machine) {
+    machine.unplug();
+    await pause(FLAP_MS);
+    machine.plug('B');
+    if (machine.hasTiflow) await machine.settled('B');
+  },
+  endsOffline: 'without',
+};
+
 async function flap(machine: Machine): Promise<void> {
   machine.unplug();
   await pause(FLAP_MS);

@@ -14,6 +14,7 @@ import {
   networkManager,
   networkManagerBridge,
   networkManagerDisconnected,
+  networkManagerQuick,
 } from './networkmanager.js';
 import { addressOnLo, localRoute, virtualAddressMoves } from './service-addresses.js';
 import { dock, undock } from './uplinks.js';
@@ -22,6 +23,7 @@ import { vpn } from './vpn.js';
 export const HOST_CASES: readonly HostCase[] = [
   networkd,
   networkManager,
+  networkManagerQuick,
   networkManagerBridge,
   networkManagerDisconnected,
   dhclient,
