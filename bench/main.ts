@@ -11,6 +11,7 @@ import { cpus, release } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { sweepOwn } from '../src/lab/own-name.js';
 import { blackout } from './blackout.js';
+import { eventCost } from './event-cost.js';
 import { gatewayMany } from './gateway-many.js';
 import { gatewayThroughput } from './gateway-throughput.js';
 import { many } from './many.js';
@@ -28,6 +29,7 @@ const RESULTS = fileURLToPath(new URL('../../bench/results.json', import.meta.ur
 
 const MEASUREMENTS: readonly Measurement[] = [
   ...[throughput, setUpTime, optionsDropped, perPacket, blackout, sleep, many],
+  eventCost,
   ...[gatewayThroughput, gatewayMany, vmGap, vmThroughput],
 ];
 

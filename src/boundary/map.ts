@@ -15,6 +15,12 @@ export const BPF_ANY = 0;
 export const BPF_NOEXIST = 1;
 export const BPF_EXIST = 2;
 
+/** Room for the entries that one system call reads. */
+interface Batch {
+  keys: Uint8Array;
+  values: Uint8Array;
+}
+
 /** One map; `name` is for messages. */
 export class BpfMap {
   readonly fd: number;
@@ -22,6 +28,7 @@ export class BpfMap {
   readonly keySize: number;
   readonly valueSize: number;
   readonly maxEntries: number;
+  #batch: Batch | undefined;
 
   constructor(fd: number, name: string) {
     const info = Buffer.alloc(INFO_SIZE);
@@ -66,15 +73,18 @@ export class BpfMap {
   /** Calls back with every entry of a hash map; the views are valid during the call only. */
   forEach(onEntry: (keys: DataView, keyAt: number, values: DataView, valueAt: number) => void) {
     const next = new Uint8Array(Math.max(4, this.keySize));
-    for (let from: Uint8Array | null = null, entries = BATCH_ENTRIES; ; ) {
-      const keys = new Uint8Array(entries * this.keySize);
-      const values = new Uint8Array(entries * this.valueSize);
+    // Kept from one reading to the next: making a megabyte costs more than reading an empty map.
+    let batch = this.#batch ?? this.#newBatch(BATCH_ENTRIES);
+    this.#batch = undefined;
+    for (let from: Uint8Array | null = null, entries = batch.keys.length / this.keySize; ; ) {
+      const { keys, values } = batch;
       const count = new Uint32Array([entries]);
       const counter = new Uint8Array(count.buffer);
       const error = lookupBatch(this.fd, from, next, keys, values, counter, null);
       // One bucket holds more than we asked for: ask for more, from the same place.
       if (error === -ERRNO.ENOSPC) {
         entries *= 2;
+        batch = this.#newBatch(entries);
         continue;
       }
       if (error !== 0 && error !== -ERRNO.ENOENT) throw libbpfError(`read map ${this.name}`, error);
@@ -82,9 +92,17 @@ export class BpfMap {
       for (let i = 0; i < (count[0] ?? 0); i++) {
         onEntry(keyView, i * this.keySize, valueView, i * this.valueSize);
       }
-      if (error === -ERRNO.ENOENT) return;
+      if (error === -ERRNO.ENOENT) break;
       from = next.slice();
     }
+    this.#batch = batch;
+  }
+
+  #newBatch(entries: number): Batch {
+    return {
+      keys: new Uint8Array(entries * this.keySize),
+      values: new Uint8Array(entries * this.valueSize),
+    };
   }
 
   close(): void {

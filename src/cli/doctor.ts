@@ -57,7 +57,10 @@ async function examine(names: string[], o: DoctorOptions): Promise<Check[]> {
   checks.push(checkSourcePorts((config ?? defaultConfig()).sourcePorts, readLocalPorts()));
   checks.push(...checkDefaultRoutes(...routes));
   for (const name of interfaces) {
-    checks.push(...(await checkInterface(name)), ...(await checkRenewal(name, config?.renew)));
+    checks.push(
+      ...(await checkInterface(name, interfaces)),
+      ...(await checkRenewal(name, config?.renew)),
+    );
   }
   return checks;
 }

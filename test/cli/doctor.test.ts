@@ -17,6 +17,7 @@ import {
   checkFilters,
   checkLink,
   checkReversePath,
+  checkSameSubnet,
   checkSourcePorts,
   defaultInterfaces,
 } from '../../src/cli/doctor/network.js';
@@ -110,6 +111,26 @@ describe('interfaces', () => {
         'warn x.link: not checked: ip gave no answer',
       ]);
     }
+  });
+
+  test('another interface of the same subnet, without a boundary', () => {
+    const link = (ifname: string, local: string, prefixlen: number) => ({
+      ...{ ifname, addr_info: [{ family: 'inet', local, prefixlen }] },
+    });
+    const links = JSON.stringify([
+      link('lo', '127.0.0.1', 8),
+      link('eth0', '192.0.2.10', 24),
+      link('eth1', '192.0.2.20', 24),
+      link('eth2', '198.51.100.1', 24),
+      link('eth3', '192.0.2.30', 32),
+    ]);
+    const found = (names: string[], ignoring: string[] = []) =>
+      checkSameSubnet('eth0', links, names, (name) => (ignoring.includes(name) ? 1 : 0));
+    const [only, ...more] = found(['eth0']);
+    assert.deepEqual(more, []);
+    assert.match(only?.message ?? '', /^eth1 is in the same subnet and has no boundary/);
+    assert.deepEqual(found(['eth0', 'eth1']), []);
+    assert.deepEqual(found(['eth0'], ['eth1']), []);
   });
 
   test('reverse path filter: the stricter of both counts, loose is more than strict', () => {

@@ -12,10 +12,13 @@ import { run } from './command.js';
 const MTU_MIN = 1280;
 
 /* The names of our programs, as far as the kernel keeps them (BPF_OBJ_NAME_LEN: 15). */
-const OWN_FILTER = /"boundary_(egress|ingres)/;
+const OWN_FILTER = /"(boundary|gateway|tap)_(egress|ingres)/;
 
 /** Checks of one interface; the first failure that makes the others meaningless ends them. */
-export async function checkInterface(name: string): Promise<Check[]> {
+export async function checkInterface(
+  name: string,
+  protectedNames: readonly string[],
+): Promise<Check[]> {
   if (!interfaceNames().includes(name)) {
     return [
       fail(`${name}.exists`, `no interface ${name}`, `one of: ${interfaceNames().join(' ')}`),
@@ -23,6 +26,12 @@ export async function checkInterface(name: string): Promise<Check[]> {
   }
   return [
     ...checkLink(name, run('ip', ['-json', 'link', 'show', 'dev', name]).stdout),
+    ...checkSameSubnet(
+      name,
+      run('ip', ['-json', '-4', 'addr', 'show', 'up']).stdout,
+      protectedNames,
+      (other) => Math.max(readSysctl('all', 'arp_ignore'), readSysctl(other, 'arp_ignore')),
+    ),
     ...checkReversePath(name, readSysctl('all', 'rp_filter'), readSysctl(name, 'rp_filter')),
     checkFilters(name, readFilters(name)),
   ];
@@ -75,6 +84,47 @@ export function checkReversePath(name: string, all: number, own: number): Check[
       `sysctl -w net.ipv4.conf.${own === 1 ? name : 'all'}.rp_filter=2`,
     ),
   ];
+}
+
+interface AddressesText {
+  ifname?: string;
+  addr_info?: Array<{ family?: string; local?: string; prefixlen?: number }>;
+}
+
+/**
+ * Linux answers ARP for any address of the machine on any interface: answers may come in where no boundary
+ * is.  `json`: the output of `ip -json -4 addr show up`; `protectedNames`: where there is one.
+ */
+export function checkSameSubnet(
+  name: string,
+  json: string,
+  protectedNames: readonly string[],
+  arpIgnore: (name: string) => number,
+): Check[] {
+  const links = parseRows<AddressesText>(json) ?? [];
+  const subnetsOf = (wanted: string): string[] =>
+    links
+      .filter((link) => link.ifname === wanted)
+      .flatMap((link) => link.addr_info ?? [])
+      .map(({ local = '', prefixlen = 32 }) => subnet(local, prefixlen));
+  const own = new Set(subnetsOf(name).filter((each) => !each.endsWith('/32')));
+  const others = links
+    .map(({ ifname = '' }) => ifname)
+    .filter((other) => other !== name && !protectedNames.includes(other))
+    .filter((other) => arpIgnore(other) === 0 && subnetsOf(other).some((each) => own.has(each)));
+  return others.map((other) =>
+    warn(
+      `${name}.same-subnet`,
+      `${other} is in the same subnet and has no boundary: answers may come in there, unseen`,
+      `tiflow up ${other}, or: sysctl -w net.ipv4.conf.${other}.arp_ignore=1`,
+    ),
+  );
+}
+
+function subnet(address: string, length: number): string {
+  const bits = address.split('.').reduce((sum, byte) => sum * 256 + Number(byte), 0);
+  const hosts = 2 ** (32 - length);
+  return `${Math.floor(bits / hosts) * hosts}/${length}`;
 }
 
 /** `filters`: what tc says per direction, or undefined if it could not be asked. */

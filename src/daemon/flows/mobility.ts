@@ -109,13 +109,11 @@ export class Mobility {
   #noteUplinks(): void {
     const { boundary, monitor, uplinks } = this.#o;
     const names = new Set(boundary.attached('gateway'));
-    const indexes = new Map(monitor.links().map(({ name, index }) => [name, index]));
     const there = monitor
       .addresses()
       .filter((a) => names.has(a.interface) && !isLinkLocal(a.address));
-    uplinks.update(
-      there.map((a) => ({ address: a.address, index: indexes.get(a.interface) ?? 0 })),
-    );
+    const indexOf = (name: string) => monitor.links().find((link) => link.name === name)?.index;
+    uplinks.update(there.map((a) => ({ address: a.address, index: indexOf(a.interface) ?? 0 })));
   }
 
   /** Once for a burst of changes. */
