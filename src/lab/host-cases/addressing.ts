@@ -4,6 +4,7 @@
  */
 
 import type { Family } from '../topology.js';
+import { GIVE_UP_MS } from '../twins/lab.js';
 import type { Machine } from '../twins/machine.js';
 import type { HostCase } from '../twins/stage.js';
 import { FULL, NET } from '../twins/topology.js';
@@ -113,5 +114,7 @@ export const privacy: HostCase = {
     const before = temporary(machine);
     const gone = () => temporary(machine).every((address) => !before.includes(address));
     await until(`${before} to run out`, gone, (VALID_S + 5) * 1e3);
+    // The link is the same, so that even the plain one goes on until it is given up.
+    await pause(GIVE_UP_MS + 500);
   },
 };

@@ -90,13 +90,16 @@ export class TwinsStage extends Scene<TwinsLab> {
     this.step('it happens');
     this.moves.push(now());
     await both((machine) => o.happen(machine, this.family));
-    await this.#judge(open);
+    const outcomes = await this.#judge(open);
+    // While they stand: what is kept for a flow that has just ended is being taken away.
+    this.#checkDoctor();
+    await this.#finishAll(open, outcomes);
     const online = this.lab.machines.filter(
       ({ hasTiflow }) => o.endsOffline === undefined || (hasTiflow && o.endsOffline === 'without'),
     );
-    await this.#judge(await this.#openAll([NEW_CONNECTION], online));
+    const fresh = await this.#openAll([NEW_CONNECTION], online);
+    await this.#finishAll(fresh, await this.#judge(fresh));
     await o.look?.(this);
-    this.#checkDoctor();
   }
 
   /** What doctor finds on the host is nothing that keeps tiflow from its work. */
@@ -149,7 +152,7 @@ export class TwinsStage extends Scene<TwinsLab> {
     }
   }
 
-  async #judge(open: readonly Open[]): Promise<void> {
+  async #judge(open: readonly Open[]): Promise<readonly Outcome[]> {
     const since = now() + UNDER_WAY_MS;
     const outcomes = await Promise.all(open.map((each) => this.#outcome(each, since)));
     const going = open.filter((_, i) => outcomes[i] === 'goes on');
@@ -163,6 +166,10 @@ export class TwinsStage extends Scene<TwinsLab> {
       if (!machine.hasTiflow || isNoWorse(is, outcomes[twin] ?? 'dead')) continue;
       this.check(`${talk.name}: no worse with tiflow`, false, `without: ${outcomes[twin]}`);
     }
+    return outcomes;
+  }
+
+  async #finishAll(open: readonly Open[], outcomes: readonly Outcome[]): Promise<void> {
     await Promise.all(open.map((each, i) => this.#finish(each, outcomes[i] ?? 'dead')));
   }
 
