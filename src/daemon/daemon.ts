@@ -393,7 +393,9 @@ export class Daemon implements DaemonControl {
   }
 
   plan(): PlanView {
-    return this.#attachments.view();
+    const { steps, ...view } = this.#attachments.view();
+    this.#mobility.reconcileSoon();
+    return { ...view, steps: [...steps, ...this.#retention.plan()] };
   }
 
   attachTap(name: string, mac?: string): void {

@@ -11,6 +11,7 @@ import type { Address } from '../../wire/address.js';
 import type { Tuple } from '../../wire/tuple.js';
 import { flowIsAlive } from '../view/flow-views.js';
 import type { Emit } from '../view/monitor-events.js';
+import type { PlanView } from '../view/view.js';
 
 export interface RetentionOptions {
   retained: Pick<RetainedAddresses, 'plan' | 'apply' | 'list' | 'routesChanged'>;
@@ -41,6 +42,14 @@ export class Retention {
 
   has(a: Address): boolean {
     return this.#kept.has(a);
+  }
+
+  /** What there is to do about what was wanted at the last look. */
+  plan(): PlanView['steps'] {
+    return this.#o.retained.plan(this.addresses()).map(({ verb, object, because }) => ({
+      ...{ do: `${verb} ${object.text}`, because },
+      ...{ refused: null, again_in_ms: 0 },
+    }));
   }
 
   /** To be called when routes have changed, before anything is sent by them. */

@@ -65,6 +65,18 @@ function machine(o: { refuses?: RegExp; former?: readonly string[] } = {}) {
   };
 }
 
+test('what somebody has removed is the plan, until the next look', () => {
+  const { look, there, retention } = machine();
+  look([V4]);
+  assert.deepEqual(retention.plan(), []);
+  const [removed = ''] = there.keys();
+  there.delete(removed);
+  const [step, ...more] = retention.plan();
+  assert.deepEqual([step?.do, more], [`add ${removed}`, []]);
+  look([V4]);
+  assert.deepEqual(retention.plan(), []);
+});
+
 test('an address is kept while flows need it and the kernel does not call it local', () => {
   const { look, there, state } = machine();
   assert.deepEqual(look([V4]), [`address-retained ${V4}`]);
