@@ -30,14 +30,13 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define ESTALE 116
 
 /* Keepalives and window probes are one below SND.UNA (RFC 9293, section 3.8.4), so that much is
- * allowed to an empty segment.  The base counts only until SND.UNA has left it well behind: 2 GiB
- * later it would seem to lie ahead.
+ * allowed to an empty segment.
  */
 static __always_inline bool is_below_base(const struct packet *p, const struct flow *f, seq base)
 {
 	__s32 above = seq_diff(bpf_ntohl(p->tcp.seq), base);
 
-	if (f->snd_una - base >= 1U << 30)
+	if (!base_counts(f, base))
 		return false;
 	return above < -1 || (above == -1 && p->payload > 1);
 }

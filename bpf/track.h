@@ -150,6 +150,12 @@ static __always_inline bool flow_may_send(const struct flow *f, const struct pac
 		seq_within(ack, f->rcv_nxt - received, seq_max(f->rcv_nxt, f->rcv_max) + received));
 }
 
+/* The base counts only until SND.UNA has left it well behind: 2 GiB later it would seem to lie ahead. */
+static __always_inline bool base_counts(const struct flow *f, seq base)
+{
+	return f->snd_una - base < 1U << 30;
+}
+
 /* Its kernel sends again what was acknowledged: so it has refused that ACK, for its checksum, say.
  * If it was true and they crossed, the peer acknowledges this once more.  A keepalive, or a probe,
  * begins one below (RFC 9293, section 3.8.4).
@@ -162,8 +168,8 @@ static __always_inline void flow_take_back(struct flow *f, const struct packet *
 
 	if (below <= 0 || !(p->payload || p->flags & TCP_FIN) || (below == 1 && p->payload <= 1))
 		return;
-	/* What is below the base the peer has vouched for with its TIAck. */
-	if (m && seq_within(m->snd_base, s, f->snd_una))
+	/* What is below the base the peer has vouched for with its TIAck, as long as that counts. */
+	if (m && base_counts(f, m->snd_base) && seq_within(m->snd_base, s, f->snd_una))
 		s = m->snd_base;
 	f->snd_una = s;
 }
