@@ -75,12 +75,11 @@ export class Following {
     return this.#flows.has(tupleKey(kernel));
   }
 
-  /** The flow is on its way. */
+  /** The flow is on its way.  To be called while looking. */
   begin(kernel: Tuple, step: Step): void {
     const key = tupleKey(kernel);
     if (this.#flows.has(key)) return;
     this.#flows.set(key, { kernel, step, since: this.#o.clock.now() });
-    this.#arm();
   }
 
   /** It has arrived, is no more, or goes elsewhere; false: it was not on its way. */
