@@ -10,13 +10,13 @@
  * Kept in a file, for a daemon that was not there when the address went.
  */
 
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
 import type { Flow } from '../../boundary/abi.gen.js';
 import { attempt } from '../../libc/guard.js';
 import { monotonicMs, msOfNs } from '../../libc/monotonic.js';
 import { type Address, address, family } from '../../wire/address.js';
 import { uplinksPath } from '../config/run-directory.js';
+import { readState, writeState } from '../config/state-file.js';
 import { isForwarded } from '../view/flow-views.js';
 import type { Surroundings } from './whereabouts.js';
 
@@ -25,7 +25,7 @@ const GONE_MAX = 1024;
 
 const SHAPE = z.array(
   z.object({
-    address: z.string(),
+    address: z.string().transform((text) => address(text)),
     index: z.number(),
     sinceMs: z.number(),
     goneMs: z.number().nullable(),
@@ -56,7 +56,7 @@ export class Uplinks {
 
   constructor(runDir: string) {
     this.#path = uplinksPath(runDir);
-    this.#entries = read(this.#path);
+    this.#entries = readState(this.#path, SHAPE) ?? []; // the first daemon here
   }
 
   /** To be called with what is there, before a flow is judged. */
@@ -119,8 +119,7 @@ export class Uplinks {
     const gone = this.#entries.filter(({ goneMs }) => goneMs !== null);
     const oldest = new Set(gone.slice(0, Math.max(0, gone.length - GONE_MAX)));
     this.#entries = this.#entries.filter((entry) => !oldest.has(entry));
-    writeFileSync(`${this.#path}.new`, JSON.stringify(this.#entries), { mode: 0o600 });
-    renameSync(`${this.#path}.new`, this.#path);
+    writeState(this.#path, this.#entries);
   }
 }
 
@@ -131,12 +130,3 @@ export interface UplinksSeen {
 }
 
 const keyOf = ({ address: a, index }: UplinkAddress): string => `${index} ${a}`;
-
-function read(path: string): Entry[] {
-  try {
-    const entries = SHAPE.parse(JSON.parse(readFileSync(path, 'utf8')));
-    return entries.map((entry) => ({ ...entry, address: address(entry.address) }));
-  } catch {
-    return []; // the first daemon here
-  }
-}

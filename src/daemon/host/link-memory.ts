@@ -5,10 +5,10 @@
  * that does it again, and finds the same or a better address.
  */
 
-import { readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { z } from 'zod';
 import { after, attempt } from '../../libc/guard.js';
 import { linkMemoryPath } from '../config/run-directory.js';
+import { readState, writeState } from '../config/state-file.js';
 
 /* A verification, a renewal and the last router solicitation, 8 s after the carrier. */
 const SETTLED_MS = 10_000;
@@ -50,18 +50,11 @@ export class LinkMemory {
     clearTimeout(this.#timer);
   }
 
-  /* Whole or not at all: the daemon may die here, and there may be no room. */
   #write(counts: LinkCounts): void {
-    const draft = `${this.#path}.new`;
-    writeFileSync(draft, `${JSON.stringify(counts)}\n`, { mode: 0o600 });
-    renameSync(draft, this.#path);
+    writeState(this.#path, counts);
   }
 
   #read(): LinkCounts {
-    try {
-      return shape.parse(JSON.parse(readFileSync(this.#path, 'utf8')));
-    } catch {
-      return {}; // the first daemon here
-    }
+    return readState(this.#path, shape) ?? {}; // the first daemon here
   }
 }

@@ -3,11 +3,12 @@
  * the same name is not mistaken for it.
  */
 
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { type GuestState, parseGuestState } from '../../guest/identity.js';
 import { type Address, address } from '../../wire/address.js';
+import { readState, writeState } from '../config/state-file.js';
 
 export interface VmRecord {
   version: 1;
@@ -39,19 +40,13 @@ const file = (runDir: string, name: string): string => join(directory(runDir), `
 /** Whole or not at all, whenever the daemon dies. */
 export function writeRecord(runDir: string, record: VmRecord): void {
   mkdirSync(directory(runDir), { recursive: true, mode: 0o700 });
-  const path = file(runDir, record.name);
-  writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 });
-  renameSync(`${path}.new`, path);
+  writeState(file(runDir, record.name), record);
 }
 
 /** What was written down of this tap; undefined: nothing that can be used. */
 export function readRecord(runDir: string, name: string, tap: number): VmRecord | undefined {
-  try {
-    const record = shape.parse(JSON.parse(readFileSync(file(runDir, name), 'utf8')));
-    return record.tap === tap ? record : undefined;
-  } catch {
-    return undefined;
-  }
+  const record = readState(file(runDir, name), shape);
+  return record?.tap === tap ? record : undefined;
 }
 
 export function forgetRecord(runDir: string, name: string): void {
