@@ -14,6 +14,9 @@ import { FLOW, FLOW_STAYS, LEGACY_DIES, LEGACY_STAYS } from './talks.js';
 const disableIpv6 = (machine: Machine, where: string, yes: boolean): void =>
   machine.sysctl({ [`ipv6/conf/${where}/disable_ipv6`]: yes ? '1' : '0' });
 
+/** Where the link stays the same, even a plain connection goes on until it is given up. */
+const givenUp = (): Promise<void> => pause(GIVE_UP_MS + 500);
+
 export const noIpv6: HostCase = {
   name: 'host-no-ipv6',
   summary: 'the machine has no IPv6; it moves',
@@ -75,9 +78,10 @@ export const onLink: HostCase = {
     machine.ip('addr flush dev eth0 scope global');
     settleSingle(machine, 1, family);
   },
-  happen(machine, family) {
+  async happen(machine, family) {
     machine.ip('addr flush dev eth0 scope global');
     settleSingle(machine, 2, family);
+    await givenUp();
   },
 };
 
@@ -114,7 +118,6 @@ export const privacy: HostCase = {
     const before = temporary(machine);
     const gone = () => temporary(machine).every((address) => !before.includes(address));
     await until(`${before} to run out`, gone, (VALID_S + 5) * 1e3);
-    // The link is the same, so that even the plain one goes on until it is given up.
-    await pause(GIVE_UP_MS + 500);
+    await givenUp();
   },
 };
