@@ -175,7 +175,7 @@ describe('announcement', () => {
   it('fails with the reason where the kernel refuses', () => {
     const program = `
       import { Announcer } from '${new URL('../../src/link/announce.js', import.meta.url)}';
-      import { Netlink } from '${new URL('../../src/link/netlink.js', import.meta.url)}';
+      import { Netlink } from '${new URL('../../src/netlink/netlink.js', import.meta.url)}';
       const announcer = new Announcer(new Netlink());
       try { announcer.announce('eth0', '192.0.2.10'); } catch (e) { console.log(e.name, e.code); }`;
     const node = [process.execPath, '--input-type=module', '--eval', program];

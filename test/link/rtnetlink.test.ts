@@ -38,6 +38,7 @@ describe('rtnetlink', () => {
           dynamic: true,
           advertised: false,
           temporary: false,
+          peer: undefined,
         });
       }),
     );
@@ -51,7 +52,7 @@ describe('rtnetlink', () => {
           ...{ ...common, version: family(a), table, destination: a, gateway: a, metric: n },
         };
         const decoded = decodeRoute(only(changeRoute('add', route)));
-        const rest = { cloned: false, source: undefined, expiresMs: undefined };
+        const rest = { cloned: false, hops: [], source: undefined, expiresMs: undefined };
         assert.deepEqual(decoded, { ...route, ...rest });
       }),
     );

@@ -328,7 +328,9 @@ describe('the questions', () => {
         assert.ok(sent(log, 'arp').length <= 7 && sent(log, 'solicit').length <= 4);
         assert.ok(sent(log, 'dhcp').length <= 7 + events.length);
         assert.equal(log.filter(([, e]) => e.effect === 'end').length, 1);
-        assert.ok(verdicts(log).length >= 2 && verdicts(log).length <= 4);
+        // One of each family at least.  Each kind of answer can change it once: what is refused, offered,
+        // acknowledged, the gateway's; what a router says.
+        assert.ok(verdicts(log).length >= 2 && verdicts(log).length <= 4 + 2);
       }),
     );
   });

@@ -109,9 +109,10 @@ async function unconfirmed(stage: Stage, forger: Forger, tiack: number): Promise
 async function replayed(stage: Stage, forger: Forger, atAramis: Sniffer): Promise<void> {
   const isSync = (p: Packet): boolean =>
     p.flags === 'S' && p.options.some((o) => o.kind === 'ti-sync');
+  // Not one of aramis itself, which has one sent where it waits for long.
   const real = await atAramis.waitFor(
     "the mover's SYN",
-    (p) => isSync(p) && p.source !== forger.source,
+    (p) => isSync(p) && p.source !== forger.source && p.destination === forger.target,
   );
   const replay = { ...real, source: forger.source };
   const answer = await forger.answerTo(replay);
@@ -121,17 +122,19 @@ async function replayed(stage: Stage, forger: Forger, atAramis: Sniffer): Promis
 
 class Forger {
   readonly source: Packet['source'];
+  readonly target: Packet['destination'];
   #port = 61_000;
 
   private constructor(
     family: Family,
     private readonly injector: Injector,
     private readonly sniffer: Sniffer,
-    private readonly target: Pick<Packet, 'destination' | 'destinationPort'>,
+    private readonly to: Pick<Packet, 'destination' | 'destinationPort'>,
     readonly keys: Keys,
     readonly tifid: Pick<Sync, 'initiatorHalf' | 'responderHalf'>,
   ) {
     this.source = address(STRANGER[family]);
+    this.target = to.destination;
   }
 
   /** Knows what was to be seen at aramis of the transfer's set-up. */
@@ -171,7 +174,7 @@ class Forger {
     } as const;
     const sync = { ...signSync(this.keys.responder, unsigned), ...changes };
     return {
-      ...this.target,
+      ...this.to,
       source: this.source,
       sourcePort: this.#port++,
       flags: 'S',
