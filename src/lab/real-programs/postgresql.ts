@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { appendFileSync, readdirSync } from 'node:fs';
 import { runCommand } from '../namespace.js';
+import { until } from '../wait.js';
 import { type Act, isSequence, programCase } from './act.js';
 import type { Program } from './program.js';
 
@@ -79,6 +80,11 @@ async function serve(act: Act): Promise<string> {
   const start = ['unshare', '--ipc', '--', 'env', '-C', directory, ...AS_POSTGRES];
   const data = ['-D', `${directory}/data`];
   await act.serve('postgres', [...start, program('postgres'), ...data, ...flags]);
+  // It listens before it has started up, and refuses until then.
+  const asks = `${program('pg_isready')} -h ${directory} -p ${act.port} || true`;
+  await until('postgres to take connections', () =>
+    act.stage.lab.run(act.server, ['sh', '-c', asks]).includes('accepting'),
+  );
   return directory;
 }
 
