@@ -117,7 +117,7 @@ describe('TCP sockets', () => {
 
   it('a transparent socket, and one that is bound to any address, are told apart', async () => {
     const program = `
-import socket, sys
+import signal, socket
 kept = []
 for option in (19, 15, 0):  # IP_TRANSPARENT, IP_FREEBIND, none
     s = socket.socket()
@@ -126,7 +126,7 @@ for option in (19, 15, 0):  # IP_TRANSPARENT, IP_FREEBIND, none
     s.listen()
     kept.append(s)
 print('ready', flush=True)
-sys.stdin.read()`;
+signal.pause()`;
     const python = network.start('vm', 'python3', '-c', program);
     assert.ok(python.stdout);
     await once(python.stdout, 'data');
