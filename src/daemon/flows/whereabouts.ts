@@ -157,6 +157,9 @@ function courseAtHome(where: Whereabouts & { at: 'home' }, flow: Doing): Course 
   if (unproven || flow.stale) {
     return { do: 'synchronize', source: local, interface: where.interface };
   }
+  // Begun when there was no other way, or for one that is not the better one any more: perhaps it is gone.
+  const isFollowing = underway?.gentle === true && underway.source === where.better?.source;
+  if (underway !== undefined && !isFollowing) return { do: 'go on' };
   if (where.better !== undefined && !flow.held) return courseAfter(where.better, where, flow);
   if (underway !== undefined || flow.held) return { do: 'go on' };
   return where.cut && !flow.moved ? { do: 'let go' } : { do: 'nothing' };
