@@ -9,7 +9,7 @@
 
 import { randomBytes } from 'node:crypto';
 import type { Logger } from 'pino';
-import { WIRE_STATE } from '../boundary/abi.gen.js';
+import { FLOW_FLAG, WIRE_STATE } from '../boundary/abi.gen.js';
 import { Boundary, type BoundaryEvent } from '../boundary/boundary.js';
 import { LUGGAGE_FORMAT } from '../boundary/transfer.js';
 import { after, attempt, guarded, guardRounds, soon } from '../libc/guard.js';
@@ -27,6 +27,7 @@ import { destroySocket, hasSocket, progressOf, tcpSockets } from '../link/socket
 import { Netlink } from '../netlink/netlink.js';
 import { type Clock, deliverReset, SyncAgent } from '../sync/agent.js';
 import type { SyncEvent } from '../sync/event.js';
+import { wireOf } from '../sync/handshake.js';
 import { rehearse } from '../sync/rehearsal.js';
 import { resetOf } from '../sync/segments.js';
 import { type Address, address, family } from '../wire/address.js';
@@ -62,6 +63,7 @@ import { Translations } from './host/translations.js';
 import { Wants } from './host/wants.js';
 import { WaysOut } from './host/ways-out.js';
 import {
+  flowIsAlive,
   flowIsEmbryonic,
   flowView,
   type LegacyConnection,
@@ -482,10 +484,21 @@ export class Daemon implements DaemonControl {
       ...{ monitor: this.#monitor, wants: this.#wants, clock: CLOCK },
       defaultLinks: () => defaultLinks(this.#netlink),
       attachTap: (name) => this.#vms.attach(name),
-      detachTap: (name) => this.#vms.leave(name),
+      detachTap: (name) => this.#vms.leave(name, () => this.#attached('detached', name)),
+      flowsOn: (name) => this.#flowsOn(name),
       done: (event, name) => this.#attached(event, name),
       warn: (message, err) => this.#log.warn({ err }, message),
     });
+  }
+
+  /* Flows that would break without it.  Where the address of one is nowhere, it may come back there. */
+  #flowsOn(name: string): number {
+    const holders = new Map(this.#monitor.addresses().map((a) => [a.address, a.interface]));
+    return this.#boundary.flows().filter(([kernel, flow]) => {
+      const isMoved = flow.moves > 0 || (flow.flags & FLOW_FLAG.HELD) !== 0;
+      if (kernel.tap !== undefined || !isMoved || !flowIsAlive(flow)) return false;
+      return (holders.get(wireOf(kernel, flow).local) ?? name) === name;
+    }).length;
   }
 
   /* Whatever depends on where boundaries are looks again. */

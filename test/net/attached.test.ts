@@ -101,6 +101,38 @@ test('the port of a bridge, and the bridge: one of both', async (t) => {
   assert.match(up.stderr, /attach boundary to port0: EBUSY \(what passes it passes br0, too/);
 });
 
+test('taps by pattern: each as it joins its bridge, and none that is no port of one', async (t) => {
+  ip(HOST, 'link add br0 type bridge');
+  t.after(() => ip(HOST, 'link del br0'));
+  const { shows, client, tiflow, runDir, process } = daemon(t, { toml: 'taps = ["vnet*"]' });
+  const config = `${runDir}/../tiflow.toml`;
+  const behind = (...names: string[]) =>
+    shows(
+      `taps: ${names.join(', ') || 'none'}`,
+      ({ taps }) => taps.map((vm) => vm.name).join() === names.join(),
+    );
+  await behind();
+  for (const name of ['vnet0', 'vnet1', 'other0']) {
+    ip(HOST, `tuntap add dev ${name} mode tap`);
+    t.after(() => spawnSync('ip', ['-n', HOST, 'link', 'del', name]));
+  }
+  for (const name of ['vnet0', 'other0']) ip(HOST, `link set ${name} master br0`);
+  await behind('vnet0');
+  assert.match(filters('vnet0'), /tap_ingress/);
+  assert.equal(filters('vnet1') + filters('other0'), '');
+  on(HOST, 'tc', 'qdisc', 'del', 'dev', 'vnet0', 'clsact');
+  await until('the boundary to be back', () => /tap_ingress/.test(filters('vnet0')));
+  ip(HOST, 'link set vnet1 master br0');
+  await behind('vnet0', 'vnet1');
+  assert.match(tiflow('down', 'vnet1', '--run-dir', runDir).stdout, /vnet1: boundary detached/);
+  await behind('vnet0');
+  writeFileSync(config, readFileSync(config, 'utf8').replace('vnet*', 'none*'));
+  process.kill('SIGHUP');
+  await behind();
+  await until('the tap to have none', () => filters('vnet0') === '');
+  assert.deepEqual((await client.plan()).steps, []);
+});
+
 test('an `ingress` qdisc in the way is named, and when it goes, the boundary comes', async (t) => {
   on(HOST, 'tc', 'qdisc', 'add', 'dev', 'eth0', 'ingress');
   const { shows, tiflow, runDir } = daemon(t, { toml: TOML });
@@ -179,6 +211,12 @@ test('the configuration is read again: by name, by signal, and not if it is wron
   assert.deepEqual([wrong.status, wrong.stdout], [1, '']);
   assert.match(wrong.stderr, /tiflow\.toml:\d+: interfaces\.1: must be a string/);
   assert.ok(isWhole('more0'));
+  // Without it the connection would break.
+  rewrite('["eth0"]', '["more*"]');
+  assert.equal(host.tiflow('reload', '--run-dir', host.runDir).status, 0);
+  const doctor = () => host.tiflow('doctor', 'eth0', '--run-dir', host.runDir).stdout;
+  await until('it to be refused', () => /to do: detach eth0 .*1 flows have moved/.test(doctor()));
+  await goesOn('though the configuration names its interface no more');
   rewrite('', '');
   host.process.kill('SIGHUP');
   await until('the interface of the file to be alone', () => filters('more0') === '');

@@ -38,7 +38,7 @@ export interface ObservedHooks {
 export type AttachStep =
   | { do: 'pin'; because: string }
   | { do: 'attach'; interface: string; as: Placement; because: string }
-  | { do: 'detach'; interface: string; because: string };
+  | { do: 'detach'; interface: string; as: Placement | undefined; because: string };
 
 export interface AttachPlan {
   steps: AttachStep[];
@@ -99,14 +99,15 @@ function stepsOf(
 ): AttachStep[] {
   const there = attached.find((each) => each.index === index);
   if (as === undefined) {
-    return there === undefined
-      ? []
-      : [{ do: 'detach', interface: name, because: 'nobody wants it there' }];
+    if (there === undefined) return [];
+    const because = 'nobody wants it there';
+    return [{ do: 'detach', interface: name, as: there.placement, because }];
   }
   if (there?.placement === as) return [];
   // Its VM has to be taken leave of.
   if (there?.placement === 'tap') {
-    return [{ do: 'detach', interface: name, because: `it is the tap of a VM no more, but ${as}` }];
+    const because = `it is the tap of a VM no more, but ${as}`;
+    return [{ do: 'detach', interface: name, as: 'tap', because }];
   }
   const because =
     there === undefined

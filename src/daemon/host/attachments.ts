@@ -42,9 +42,12 @@ export interface AttachmentsOptions {
   clock: Clock;
   /** The links that have a default route, by index. */
   defaultLinks: () => ReadonlySet<number>;
-  /** A VM is behind this tap from now on, and no more. */
+  /** A VM is behind this tap from now on. */
   attachTap: (name: string) => void;
+  /** Takes leave of the VM behind this tap, and its boundary off then. */
   detachTap: (name: string) => void;
+  /** How many flows live only by the boundary there: they have moved, or are held. */
+  flowsOn: (name: string) => number;
   /** To be told what was done. */
   done: (event: 'attached' | 'detached', name: string) => void;
   warn: (message: string, error?: Error) => void;
@@ -54,8 +57,10 @@ export class Attachments {
   readonly #o: AttachmentsOptions;
   readonly #reconciler: Reconciler<AttachStep>;
   #pinned = true;
+  #mayBreak = false;
   #said: ReadonlySet<string> = new Set();
-  #defaults: ReadonlySet<number> | undefined;
+  #defaults: ReadonlySet<number> = new Set();
+  #areDefaultsOld = true;
   #defaultsRestUntil = 0;
 
   constructor(o: AttachmentsOptions) {
@@ -91,33 +96,42 @@ export class Attachments {
         break;
       case 'route-changed':
         if (!this.#wanted().includes(DEFAULT_ROUTE)) break;
-        this.#defaults = undefined;
+        this.#areDefaultsOld = true;
         this.#reconciler.soon();
     }
   }
 
   /**
-   * Wants it there, now and whenever it comes.  Throws SystemError, and wants nothing, if it is a name and
-   * cannot be had now.
+   * Wants it there, now and whenever it comes.  Throws SystemError, and wants what it did before, if it is a
+   * name and cannot be had now.
    */
   ask(pattern: string, as: Placement): void {
     this.#o.monitor.catchUp();
+    const before = this.#o.wants.requests();
     const isTap = as === 'host' && this.#link(pattern)?.vmTap;
     attempt(() => this.#o.wants.ask(pattern, isTap ? 'tap' : as));
     this.#reconciler.now(pattern);
     const refusal = isPattern(pattern) ? undefined : this.#refusalOf(pattern);
     if (refusal === undefined) return;
-    attempt(() => this.#o.wants.forget(pattern));
+    attempt(() => this.#o.wants.restore(before));
     this.#reconciler.now();
     throw refusal;
   }
 
-  /** Wants it there no more.  Throws SystemError if nothing is called so. */
+  /**
+   * Wants it there no more, whatever lives by it: whoever asks has looked.  Throws SystemError if nothing is
+   * called so.
+   */
   refuse(pattern: string): void {
     const known = [...this.#o.monitor.links().map(({ name }) => name), ...this.#wanted()];
     if (!isPattern(pattern) && !known.includes(pattern)) throw absent(`detach ${pattern}`);
     attempt(() => this.#o.wants.refuse(pattern));
-    this.#reconciler.now();
+    this.#mayBreak = true;
+    try {
+      this.#reconciler.anew();
+    } finally {
+      this.#mayBreak = false;
+    }
   }
 
   /** Where a boundary is wanted and is not. */
@@ -177,7 +191,7 @@ export class Attachments {
     this.#o.monitor.catchUp();
     this.#o.boundary.look();
     this.#pinned = this.#o.boundary.isPinned();
-    this.#defaults = undefined;
+    this.#areDefaultsOld = true;
   }
 
   #plan(): AttachPlan {
@@ -203,8 +217,9 @@ export class Attachments {
     const { clock, defaultLinks } = this.#o;
     if (!this.#wanted().includes(DEFAULT_ROUTE)) return new Set();
     const startedAt = clock.now();
-    if (this.#defaults === undefined || startedAt >= this.#defaultsRestUntil) {
+    if (this.#areDefaultsOld && startedAt >= this.#defaultsRestUntil) {
       this.#defaults = defaultLinks();
+      this.#areDefaultsOld = false;
       const tookMs = clock.now() - startedAt;
       this.#defaultsRestUntil = clock.now() + REST_FACTOR * tookMs;
     }
@@ -224,10 +239,23 @@ export class Attachments {
         this.#o.done('attached', step.interface);
         break;
       case 'detach':
-        this.#o.detachTap(step.interface);
+        if (step.as === 'tap') {
+          this.#o.detachTap(step.interface);
+          return;
+        }
+        this.#refuseToBreak(step.interface);
         boundary.detach(step.interface);
         this.#o.done('detached', step.interface);
     }
+  }
+
+  /* A line that is gone from the configuration is not meant to end connections. */
+  #refuseToBreak(name: string): void {
+    const count = this.#mayBreak ? 0 : this.#o.flowsOn(name);
+    if (count === 0) return;
+    throw new SystemError(`detach boundary from ${name}`, ERRNO.EBUSY, {
+      hint: `${count} flows have moved and would break: \`tiflow down ${name} --force\` resets them`,
+    });
   }
 
   #refused(step: AttachStep, error: SystemError): void {

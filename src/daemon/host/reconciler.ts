@@ -84,6 +84,12 @@ export class Reconciler<S extends Step> {
     this.#tryAgain(steps.filter((step) => !this.#take(step)));
   }
 
+  /** The same, and all that was refused is tried at once. */
+  anew(): void {
+    for (const tried of this.#tried.values()) tried.againAt = 0;
+    this.now();
+  }
+
   /** The plan of what was seen last, and what was refused of it. */
   view(): PlanView {
     const nowMs = this.#o.clock.now();
@@ -95,6 +101,7 @@ export class Reconciler<S extends Step> {
           do: [step.do, step.interface].filter((word) => word !== undefined).join(' '),
           because: step.because,
           refused: tried?.error?.message ?? null,
+          times_refused: tried?.error === undefined ? 0 : tried.times,
           again_in_ms: Math.max(0, Math.round((tried?.againAt ?? nowMs) - nowMs)),
         };
       }),

@@ -48,7 +48,7 @@ export class Retention {
   plan(): PlanView['steps'] {
     return this.#o.retained.plan(this.addresses()).map(({ verb, object, because }) => ({
       ...{ do: `${verb} ${object.text}`, because },
-      ...{ refused: null, again_in_ms: 0 },
+      ...{ refused: null, times_refused: 0, again_in_ms: 0 },
     }));
   }
 

@@ -48,6 +48,16 @@ export class Wants {
     this.#note([...others, { pattern, as }]);
   }
 
+  /** What was asked for so far, for `restore`. */
+  requests(): readonly Want[] {
+    return this.#requests;
+  }
+
+  /** As if nothing had been asked for since.  Throws as ask() does. */
+  restore(requests: readonly Want[]): void {
+    this.#note([...requests]);
+  }
+
   /** Not there from now on.  Throws as ask() does. */
   refuse(pattern: string): void {
     const others = this.#requests.filter((want) => !matchesName(pattern, want.pattern));

@@ -102,8 +102,9 @@ export interface PlanView {
   steps: Array<{
     do: string;
     because: string;
-    /** What refused it when it was tried last, and in how long it is tried again, ms. */
+    /** What refused it when it was tried last, how often in a row, and in how long it is tried again, ms. */
     refused: string | null;
+    times_refused: number;
     again_in_ms: number;
   }>;
 }

@@ -3,6 +3,8 @@
  */
 
 import type { BoundaryEvent } from '../../boundary/boundary.js';
+import { ERRNO, SystemError } from '../../libc/errno.js';
+import { guarded } from '../../libc/guard.js';
 import { interfaceIndex, interfaces } from '../../libc/socket.js';
 import { type Mac, mac } from '../../wire/ethernet.js';
 import type { Tuple } from '../../wire/tuple.js';
@@ -93,13 +95,24 @@ export class Vms {
     if (interfaceIndex(name) === vm.tap) this.#o.boundary.detach(name, 'tap');
   }
 
-  /** Takes leave of a VM whose tap nobody wants any more; no-op if there is none, or it is going. */
-  leave(name: string): void {
+  /**
+   * Takes leave of a VM whose tap nobody wants any more; no-op if it is going already.  Throws SystemError
+   * if it is away from home, where it has no network without us.
+   */
+  leave(name: string, left: () => void): void {
     const vm = this.#byName.get(name);
     if (vm === undefined || vm.closing) return;
-    void this.detach(name).catch((error: unknown) => {
-      if (!(error instanceof RequestError)) throw error;
-    });
+    if (vm.view().place === 'away') {
+      throw new SystemError(`detach boundary from ${name}`, ERRNO.EBUSY, {
+        hint: 'its VM is away from home and would have no network: migrate it home, or `tiflow down --force`',
+      });
+    }
+    this.detach(name).then(
+      guarded(left),
+      guarded((error: unknown) => {
+        if (!(error instanceof RequestError)) throw error;
+      }),
+    );
   }
 
   /** Of the VM behind this tap; undefined: our own, or gone. */
