@@ -32,9 +32,9 @@ import type { Emit } from '../view/monitor-events.js';
 import { Following } from './following.js';
 import { Journeys } from './journeys.js';
 import { costOf, type Preference } from './prefer.js';
-import { lookAround, type Picture } from './surroundings.js';
+import { keptOn, lookAround, type Picture } from './surroundings.js';
 import type { Uplinks } from './uplinks.js';
-import { type Course, course, type Surroundings, type Wire, whereabouts } from './whereabouts.js';
+import { type Course, course, type Surroundings, whereabouts } from './whereabouts.js';
 
 /* The kernel announces an address, its routes and the end of DAD in one burst. */
 const BURST_MS = 2;
@@ -191,10 +191,9 @@ export class Mobility {
   /** To be called with each event of the agent. */
   synchronized(event: SyncEvent): void {
     const { kernel } = event;
+    // Also when it is the other end's attempt that has come to its end, and ours is over with it.
+    if (event.type === 'proven' || event.type === 'committed') this.#lookAgain();
     if (event.type === 'proven') {
-      /* It may have been held again meanwhile: a link that flapped in the middle. */
-      if (this.#anyHeld) this.reconcileSoon();
-      else if (this.#anyBusy) this.#reconcileLater();
       const hasFollowed = this.#following.arrived(kernel);
       if (this.#journeys.end(kernel) || hasFollowed) this.moves.completed += 1;
     } else if (event.type === 'failed' && this.#following.has(kernel)) {
@@ -204,6 +203,14 @@ export class Mobility {
       const wasUnderway = this.#journeys.failed(kernel, event.reason);
       if (wasUnderway && event.final) this.#fail(kernel, event.reason);
     }
+  }
+
+  /* It may have been held again meanwhile, by a link that flapped in the middle; or have had no time yet
+   * for a better link.
+   */
+  #lookAgain(): void {
+    if (this.#anyHeld) this.reconcileSoon();
+    else if (this.#anyBusy) this.#reconcileLater();
   }
 
   #stay(kernel: Tuple): void {
@@ -391,11 +398,4 @@ interface Destination {
   source: Address;
   interface: string;
   gentle?: boolean;
-}
-
-/** The interface that a flow is kept on: that of its mapping, or where it comes in and leaves. */
-function keptOn(flow: Flow, picture: Picture): Wire['kept'] {
-  const way = wayOf(flow);
-  if (way !== 0) return picture.nameOf(way);
-  return (flow.flags & FLOW_FLAG.BOTH_WAYS) === 0 ? undefined : picture.nameOf(flow.outside);
 }

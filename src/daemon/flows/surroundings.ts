@@ -2,14 +2,16 @@
  * settled: what whereabouts.ts judges by.
  */
 
+import { FLOW_FLAG, type Flow } from '../../boundary/abi.gen.js';
 import type { Boundary } from '../../boundary/boundary.js';
 import type { LinkMonitor } from '../../link/monitor.js';
 import type { Route } from '../../link/route.js';
+import { wayOf } from '../../sync/handshake.js';
 import { type Address, family } from '../../wire/address.js';
 import type { Routes } from '../host/routes.js';
 import type { Settling } from '../host/settling.js';
 import type { UplinksSeen } from './uplinks.js';
-import type { Holder, Surroundings } from './whereabouts.js';
+import type { Holder, Surroundings, Wire } from './whereabouts.js';
 
 export interface SurroundingsOptions {
   boundary: Pick<Boundary, 'attached'>;
@@ -105,4 +107,11 @@ function once<K, V>(f: (key: K) => V): (key: K) => V {
     known.set(key, fresh);
     return fresh;
   };
+}
+
+/** The interface that a flow is kept on: that of its mapping, or where it comes in and leaves. */
+export function keptOn(flow: Flow, picture: Picture): Wire['kept'] {
+  const way = wayOf(flow);
+  if (way !== 0) return picture.nameOf(way);
+  return (flow.flags & FLOW_FLAG.BOTH_WAYS) === 0 ? undefined : picture.nameOf(flow.outside);
 }
